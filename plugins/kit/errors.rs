@@ -1,0 +1,175 @@
+//! Errors by fault: [`ServeError`] while serving, [`SetupError`] while building.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::wire::Rcode;
+
+/// Why a query failed, sorted by whose fault it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServeError {
+    /// The client asked for something it may not or cannot have.
+    Client(String),
+    /// An upstream did not answer, or not usefully.
+    Upstream {
+        /// Its address.
+        which: String,
+        /// What it did.
+        fault: UpstreamFault,
+    },
+    /// A backend (etcd …) cannot be used.
+    Backend {
+        /// Its name and address.
+        which: String,
+        /// What is wrong.
+        what: String,
+        /// No data yet at all: EDE 14 instead of 22.
+        not_ready: bool,
+    },
+    /// A limit was reached; which one.
+    Limit(String),
+    /// We are at fault.
+    Internal(String),
+}
+
+/// What an upstream did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamFault {
+    /// No answer in time.
+    Timeout(Duration),
+    /// The network said no.
+    Unreachable(String),
+    /// It closed the connection.
+    Closed,
+    /// Its answer cannot be used.
+    Malformed(String),
+    /// None of the upstreams is healthy.
+    NoneHealthy,
+}
+
+impl ServeError {
+    /// What the client sees: the one place that maps faults to rcodes.
+    pub fn rcode(&self) -> Rcode {
+        match self {
+            ServeError::Client(_) => Rcode::FORMERR,
+            ServeError::Upstream { .. }
+            | ServeError::Backend { .. }
+            | ServeError::Limit(_)
+            | ServeError::Internal(_) => Rcode::SERVFAIL,
+        }
+    }
+
+    /// The Extended DNS Error (RFC 8914 §4) with its text.
+    pub fn ede(&self) -> Option<(u16, String)> {
+        match self {
+            ServeError::Client(_) => None,
+            ServeError::Upstream { fault, .. } => Some(match fault {
+                UpstreamFault::Timeout(_) | UpstreamFault::NoneHealthy => {
+                    (22, "no reachable upstream".into())
+                }
+                UpstreamFault::Unreachable(_) | UpstreamFault::Closed => {
+                    (23, "network error".into())
+                }
+                UpstreamFault::Malformed(_) => (23, "upstream answer unusable".into()),
+            }),
+            ServeError::Backend {
+                not_ready: true, ..
+            } => Some((14, "not ready".into())),
+            ServeError::Backend { .. } => Some((22, "backend unreachable".into())),
+            ServeError::Limit(_) => Some((0, "overloaded".into())),
+            ServeError::Internal(_) => Some((0, "internal error".into())),
+        }
+    }
+
+    /// Whether asking again, or another one, may help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            ServeError::Upstream { .. } | ServeError::Backend { .. }
+        )
+    }
+
+    /// The fault in one word, for the metric's label.
+    pub fn fault(&self) -> &'static str {
+        match self {
+            ServeError::Client(_) => "client",
+            ServeError::Upstream { .. } => "upstream",
+            ServeError::Backend { .. } => "backend",
+            ServeError::Limit(_) => "limit",
+            ServeError::Internal(_) => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Client(what) | ServeError::Limit(what) | ServeError::Internal(what) => {
+                f.write_str(what)
+            }
+            ServeError::Upstream { which, fault } => match fault {
+                UpstreamFault::Timeout(after) => {
+                    write!(f, "upstream {which}: no answer within {after:?}")
+                }
+                UpstreamFault::Unreachable(what) => write!(f, "upstream {which}: {what}"),
+                UpstreamFault::Closed => write!(f, "upstream {which}: closed the connection"),
+                UpstreamFault::Malformed(what) => write!(f, "upstream {which}: {what}"),
+                UpstreamFault::NoneHealthy => write!(f, "no healthy upstream (tried {which})"),
+            },
+            ServeError::Backend { which, what, .. } => write!(f, "{which}: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+//--- Setup -----------------------------------------------------------------------------------------
+
+/// What is wrong in a Dnsfile, and where: `Dnsfile:12:9: cache: max_ttl must lie between 1s and 7d, got 0s`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetupError {
+    /// Where; none for what belongs to no line (a port taken).
+    pub at: Option<super::dnsfile::Span>,
+    /// The plugin, if it was one.
+    pub plugin: Option<String>,
+    /// What is wrong and what to write instead: lower-case, no full stop.
+    pub what: String,
+    /// A word to put in its place, shown as "did you mean `…`?".
+    pub suggestion: Option<String>,
+}
+
+impl SetupError {
+    /// An error at a place.
+    pub fn at(span: super::dnsfile::Span, what: impl Into<String>) -> SetupError {
+        SetupError {
+            at: Some(span),
+            plugin: None,
+            what: what.into(),
+            suggestion: None,
+        }
+    }
+    /// An error of the whole, without a place.
+    pub fn general(what: impl Into<String>) -> SetupError {
+        SetupError {
+            at: None,
+            plugin: None,
+            what: what.into(),
+            suggestion: None,
+        }
+    }
+    /// With a suggestion.
+    pub fn suggest(mut self, word: impl Into<String>) -> SetupError {
+        self.suggestion = Some(word.into());
+        self
+    }
+}
+
+/// One or more errors of a setup; `?` turns a single one into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetupErrors(pub Vec<SetupError>);
+
+impl From<SetupError> for SetupErrors {
+    fn from(error: SetupError) -> SetupErrors {
+        SetupErrors(vec![error])
+    }
+}

@@ -1,0 +1,22 @@
+//! The kit: what a plugin is written with.
+
+pub mod clock;
+pub mod dnsfile;
+pub mod edge;
+pub mod errors;
+pub mod fallthrough;
+pub mod handler;
+pub mod lookup;
+pub mod metrics;
+pub mod options;
+pub mod plugin;
+pub mod program;
+pub mod query;
+pub mod response;
+pub mod routing;
+pub mod setup;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod wire;
+pub mod worker;
+pub mod zones;

@@ -1,0 +1,5 @@
+//! The plugins of SkeinDNS, and the kit they are written with.
+
+#![forbid(unsafe_code)]
+
+pub mod kit;

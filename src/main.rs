@@ -1,0 +1,2 @@
+//! SkeinDNS.
+fn main() {}
