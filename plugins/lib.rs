@@ -1,5 +1,30 @@
 //! The plugins of SkeinDNS, and the kit they are written with.
+//!
+//! [`PLUGINS`] is the one ordered table: it is the registry, the order of every chain, the manual that
+//! `skeindns plugins` prints, and what the tests over the table iterate. Adding a plugin is a folder and two lines here:
+//! its `mod` and its row.
 
 #![forbid(unsafe_code)]
 
 pub mod kit;
+
+mod bind;
+mod bufsize;
+mod debug;
+mod errors;
+mod nsid;
+mod root;
+mod whoami;
+
+use kit::plugin::Plugin;
+
+/// Every plugin, outermost first. Order is meaning: each line says why it stands where it stands.
+pub static PLUGINS: &[&Plugin] = &[
+    &root::PLUGIN,    // before everything that reads a file
+    &nsid::PLUGIN,    // the client's own business, whatever comes below
+    &bufsize::PLUGIN, // limits what everyone below may send and ask for
+    &bind::PLUGIN,    // before everything that asks for the listeners
+    &debug::PLUGIN,   // before everything that may want to log
+    &errors::PLUGIN,  // inside metrics, so that a failure is counted before it is reported
+    &whoami::PLUGIN,  // when nobody else cares
+];
