@@ -12,7 +12,12 @@ mod bind;
 mod bufsize;
 mod debug;
 mod errors;
+mod health;
+mod log;
+mod metrics;
 mod nsid;
+mod ready;
+mod reload;
 mod root;
 mod whoami;
 
@@ -21,10 +26,15 @@ use kit::plugin::Plugin;
 /// Every plugin, outermost first. Order is meaning: each line says why it stands where it stands.
 pub static PLUGINS: &[&Plugin] = &[
     &root::PLUGIN,    // before everything that reads a file
+    &reload::PLUGIN,  // no part of the chain
     &nsid::PLUGIN,    // the client's own business, whatever comes below
     &bufsize::PLUGIN, // limits what everyone below may send and ask for
     &bind::PLUGIN,    // before everything that asks for the listeners
     &debug::PLUGIN,   // before everything that may want to log
+    &ready::PLUGIN,   // no part of the chain
+    &health::PLUGIN,  // no part of the chain
+    &metrics::PLUGIN, // counts refusals and failures as well as answers
     &errors::PLUGIN,  // inside metrics, so that a failure is counted before it is reported
+    &log::PLUGIN,     // sees the answer as the client will, cached or not
     &whoami::PLUGIN,  // when nobody else cares
 ];

@@ -12,6 +12,7 @@ pub mod options;
 pub mod plugin;
 pub mod program;
 pub mod query;
+pub mod query_log;
 pub mod response;
 pub mod routing;
 pub mod setup;
