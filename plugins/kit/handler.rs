@@ -27,6 +27,41 @@ pub trait Handler: Send + Sync {
 pub trait Edit: Send + Sync {
     /// Takes the response, changed or not, on.
     fn edit(&self, response: Response) -> Response;
+
+    /// The same for [`Served::then_noted`], with the number that was noted there.
+    fn edit_noted(&self, response: Response, _note: u64) -> Response {
+        self.edit(response)
+    }
+
+    /// No response will come: the wait for it was dropped, or a handler behind panicked while somebody waited.
+    fn abandoned(&self, _note: u64) {}
+}
+
+/// An edit that is still to come, with its note.
+#[derive(Clone, Copy)]
+struct Noted<'c> {
+    edit: &'c dyn Edit,
+    note: u64,
+}
+
+/// A [`Noted`] outside a [`Waiting`], which looks after its own.
+struct Owed<'c>(Option<Noted<'c>>);
+
+impl Owed<'_> {
+    fn edit(mut self, response: Response) -> Response {
+        match self.0.take() {
+            Some(noted) => noted.edit.edit_noted(response, noted.note),
+            None => response,
+        }
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        if let Some(noted) = self.0.take() {
+            noted.edit.abandoned(noted.note);
+        }
+    }
 }
 
 /// One handler in its place in a chain.
@@ -72,9 +107,17 @@ const EDITS_MAX: usize = 8;
 pin_project! {
     /// A response under way, with the edits it gets when it comes.
     pub struct Waiting<'c, F: ?Sized> {
-        edits: [Option<&'c dyn Edit>; EDITS_MAX],
+        edits: [Option<Noted<'c>>; EDITS_MAX],
         #[pin]
         future: F,
+    }
+
+    impl<F: ?Sized> PinnedDrop for Waiting<'_, F> {
+        fn drop(this: Pin<&mut Self>) {
+            for noted in this.project().edits.iter_mut().filter_map(Option::take) {
+                noted.edit.abandoned(noted.note);
+            }
+        }
     }
 }
 
@@ -84,8 +127,8 @@ impl<F: Future<Output = Response> + ?Sized> Future for Waiting<'_, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         let this = self.project();
         let mut response = std::task::ready!(this.future.poll(cx));
-        for edit in this.edits.iter_mut().map_while(Option::take) {
-            response = edit.edit(response);
+        for noted in this.edits.iter_mut().map_while(Option::take) {
+            response = noted.edit.edit_noted(response, noted.note);
         }
         Poll::Ready(response)
     }
@@ -114,8 +157,14 @@ impl<'c> Served<'c> {
 
     /// Lets `edit` (mostly the handler itself) see the response on its way back. No allocation.
     pub fn then(self, edit: &'c dyn Edit) -> Self {
+        self.then_noted(edit, 0)
+    }
+
+    /// [`then`](Served::then) with a number that comes back: to [`Edit::edit_noted`] with the response, or to
+    /// [`Edit::abandoned`] without one.
+    pub fn then_noted(self, edit: &'c dyn Edit, note: u64) -> Self {
         match self {
-            Served::Now(response) => Served::Now(edit.edit(response)),
+            Served::Now(response) => Served::Now(edit.edit_noted(response, note)),
             Served::Later(mut later) => {
                 match later
                     .as_mut()
@@ -125,10 +174,13 @@ impl<'c> Served<'c> {
                     .find(|slot| slot.is_none())
                 {
                     Some(slot) => {
-                        *slot = Some(edit);
+                        *slot = Some(Noted { edit, note });
                         Served::Later(later)
                     }
-                    None => Served::later(async move { edit.edit(later.await) }),
+                    None => {
+                        let owed = Owed(Some(Noted { edit, note }));
+                        Served::later(async move { owed.edit(later.await) })
+                    }
                 }
             }
         }
@@ -148,5 +200,64 @@ impl<'c> Served<'c> {
             Served::Now(response) => response,
             Served::Later(later) => later.await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::*;
+    use crate::kit::query::Slot;
+    use crate::kit::wire::Rcode;
+
+    /// Counts what it is told: responses in the low half, abandonments in the high half.
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl Edit for Count {
+        fn edit(&self, response: Response) -> Response {
+            response
+        }
+        fn edit_noted(&self, response: Response, note: u64) -> Response {
+            self.0.fetch_add(note, Relaxed);
+            response
+        }
+        fn abandoned(&self, note: u64) {
+            self.0.fetch_add(note << 32, Relaxed);
+        }
+    }
+
+    fn response() -> Response {
+        Query::from_slot(Slot::new()).rcode(Rcode::NOERROR)
+    }
+
+    fn poll_once(served: Served<'_>) {
+        if let Served::Later(mut later) = served {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let _ = later.as_mut().poll(&mut cx);
+        }
+    }
+
+    #[test]
+    fn every_noted_edit_hears_of_a_response_once() {
+        let count = Count::default();
+        let mut served = Served::later(async { response() });
+        for note in 1..=12 {
+            served = served.then_noted(&count, note);
+        }
+        poll_once(served);
+        assert_eq!(count.0.load(Relaxed), 78);
+    }
+
+    #[test]
+    fn every_noted_edit_hears_of_a_dropped_wait_once() {
+        let count = Count::default();
+        let mut served = Served::later(std::future::pending());
+        for note in 1..=12 {
+            served = served.then_noted(&count, note);
+        }
+        poll_once(served);
+        assert_eq!(count.0.load(Relaxed), 78 << 32);
     }
 }
