@@ -1,0 +1,60 @@
+# Names for commands; each is a line or two that CONTRIBUTING.md could show as well.
+
+CARGO ?= cargo
+# As root, or through sudo.
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot-dnsutils openssl curl iproute2
+
+.PHONY: run build test quick check deny image image-test bench bench-instructions test-packages
+
+run: build
+	@echo
+	@echo "Starting Dnsfile.example on 127.0.0.1:1053. In another terminal:"
+	@echo "  target/release/skeindns service put node1.skydns.local --host 192.0.2.11"
+	@echo "  dig @127.0.0.1 -p 1053 node1.skydns.local +short"
+	@echo "  dig @127.0.0.1 -p 1053 www.debian.org"
+	@echo "  curl -s localhost:1953/metrics | grep ^coredns_cache"
+	@echo
+	target/release/skeindns --conf Dnsfile.example
+
+build:
+	$(CARGO) build --release
+
+# Everything that CI does.
+test: test-packages check deny
+	$(CARGO) test --workspace --features skein-plugins/testing
+	tests/static.sh
+
+quick:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy -p skein-plugins --all-targets --features testing
+	$(CARGO) test -p skein-plugins --features testing --lib
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --features skein-plugins/testing -- -D warnings
+
+deny:
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check licenses bans sources
+
+# Servers and clients that tests talk to; distributions start some of them by themselves, which tests do not want.
+test-packages:
+	@missing=$$(for p in $(TEST_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	test -z "$$missing" || { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+
+image:
+	$(CARGO) dist
+	rm -rf target/image && mkdir -p target/image
+	cp target/x86_64-unknown-linux-gnu/release/skeindns Dockerfile target/image/
+	cp docs/examples/container.Dnsfile target/image/Dnsfile
+	docker build -t skeindns target/image
+
+image-test:
+	tests/image.sh
+
+bench:
+	benches/peers.sh
+
+bench-instructions:
+	benches/instructions.sh
