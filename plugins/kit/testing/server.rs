@@ -1,0 +1,276 @@
+//! A server without sockets: real parser, real setup, real chain and real edge on a clock that stands until a test turns it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::question::Question;
+use super::world::{Events, EventsSubscriber, World};
+use crate::kit::clock;
+use crate::kit::edge::{Accepted, Arrival, Edge, Reply};
+use crate::kit::lookup::Dispatch;
+use crate::kit::plugin::Plugin;
+use crate::kit::program::{Listener, Program, Server};
+use crate::kit::query::{ListenerId, Query, Slot, take_rescued};
+use crate::kit::response::Response;
+use crate::kit::setup::{HttpRoute, Kept, ReadyCheck};
+
+/// Virtual time after which a response will not come any more.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the start hooks get, as in the engine.
+const START: Duration = Duration::from_secs(5);
+
+/// Runs a test on a runtime of its own whose clock stands still: it jumps to the next timer when everything waits.
+pub fn run<T>(events: Arc<Events>, test: impl Future<Output = T>) -> T {
+    let _events = tracing::subscriber::set_default(EventsSubscriber(events));
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime needs only memory and a few file descriptors")
+        .block_on(test)
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The message; `None` is silence.
+    pub bytes: Option<Vec<u8>>,
+    /// Where the answer came from, or `edge` if no plugin was asked.
+    pub source: &'static str,
+    /// The plugin that answered.
+    pub link: &'static str,
+}
+
+/// A built program at work.
+pub struct TestServer {
+    edge: Arc<Edge>,
+    running: Running,
+}
+
+struct Running {
+    server: Arc<Server>,
+    listeners: Vec<Listener>,
+    http: Vec<HttpRoute>,
+    ready: Vec<ReadyCheck>,
+    kept: Kept,
+    warnings: String,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl TestServer {
+    /// Builds and starts a Dnsfile; the error is every error of it, as the operator would see them.
+    pub async fn start(
+        world: &World,
+        table: &'static [&'static Plugin],
+        dnsfile: &str,
+    ) -> Result<TestServer, String> {
+        let running = Running::start(world, table, dnsfile, Kept::default()).await?;
+        Ok(TestServer {
+            edge: Edge::new(&world.metrics),
+            running,
+        })
+    }
+
+    /// Takes over with another Dnsfile, keeping what a reload keeps. On an error the old one goes on.
+    pub async fn reload(
+        &mut self,
+        world: &World,
+        table: &'static [&'static Plugin],
+        dnsfile: &str,
+    ) -> Result<(), String> {
+        self.running = Running::start(world, table, dnsfile, self.running.kept.clone()).await?;
+        Ok(())
+    }
+
+    /// The warnings of the Dnsfile, as the operator would see them.
+    pub fn warnings(&self) -> &str {
+        &self.running.warnings
+    }
+
+    /// The chains, each as its handlers' names.
+    pub fn chains(&self) -> Vec<Vec<&'static str>> {
+        self.running.server.chains().collect()
+    }
+
+    /// Asks, and waits for the answer.
+    pub async fn ask(&self, question: &Question) -> Answered {
+        let Some((listener, port)) = self.listener(question) else {
+            return Answered {
+                bytes: None,
+                source: "no listener",
+                link: "",
+            };
+        };
+        let arrival = Arrival {
+            packet: &question.packet,
+            client: question.client,
+            local: SocketAddr::new(question.local, port),
+            transport: question.transport,
+            listener,
+            received_at: clock::now(),
+        };
+        let query = match self.edge.accept(Slot::new(), arrival) {
+            Accepted::Query(query) => query,
+            Accepted::Reply(reply) => {
+                return Answered {
+                    bytes: Some(reply.bytes().to_vec()),
+                    source: "edge",
+                    link: "",
+                };
+            }
+            Accepted::Silence(_) => {
+                return Answered {
+                    bytes: None,
+                    source: "edge",
+                    link: "",
+                };
+            }
+        };
+        self.serve(query).await
+    }
+
+    async fn serve(&self, query: Query) -> Answered {
+        let server = Arc::clone(&self.running.server);
+        // `async` so that a panic of a handler that answers at once is caught as well.
+        let response = async { server.serve(query).response().await };
+        let response = AssertUnwindSafe(tokio::time::timeout(PATIENCE, response)).catch_unwind();
+        let silence = |source| Answered {
+            bytes: None,
+            source,
+            link: "",
+        };
+        match response.await {
+            Ok(Ok(response)) => self.finish(response),
+            Ok(Err(_)) => silence("nobody within 60s"),
+            Err(_) => match take_rescued().map(|query| self.edge.panicked(query)) {
+                Some(Ok(reply)) => answered(&reply, "panic", ""),
+                _ => silence("panic"),
+            },
+        }
+    }
+
+    fn finish(&self, response: Response) -> Answered {
+        let (source, link) = (response.source().as_str(), response.link());
+        match self.edge.finish(response) {
+            Ok(reply) => answered(&reply, source, link),
+            Err(_) => Answered {
+                bytes: None,
+                source,
+                link,
+            },
+        }
+    }
+
+    /// The listener for a question: of its port (the first listener's if it names none), its address before all addresses.
+    fn listener(&self, question: &Question) -> Option<(ListenerId, u16)> {
+        let listeners = &self.running.listeners;
+        let port = match question.port {
+            Some(port) => port,
+            None => listeners.first()?.address.port(),
+        };
+        let find = |fits: &dyn Fn(SocketAddr) -> bool| {
+            listeners
+                .iter()
+                .position(|listener| listener.address.port() == port && fits(listener.address))
+        };
+        let at = find(&|address| address.ip() == question.local)
+            .or_else(|| find(&|address| address.ip().is_unspecified()))?;
+        Some((ListenerId(u16::try_from(at).ok()?), port))
+    }
+
+    /// Asks a path over HTTP: `/ready`, or `127.0.0.1:8181/ready` where several have it. Status and body; 404 for a path that nobody has.
+    pub fn http(&self, target: &str) -> (u16, String) {
+        let (address, path) = target.split_at(target.find('/').unwrap_or(target.len()));
+        let found = self.running.http.iter().find(|route| {
+            route.path == path && (address.is_empty() || route.address.to_string() == address)
+        });
+        match found {
+            Some(route) => {
+                let answer = (route.handler)();
+                (answer.status, answer.body)
+            }
+            None => (404, String::new()),
+        }
+    }
+
+    /// The readiness checks that are not ready.
+    pub fn unready(&self) -> Vec<&str> {
+        let checks = self.running.ready.iter();
+        checks
+            .filter(|check| !(check.is_ready)())
+            .map(|check| check.name.as_str())
+            .collect()
+    }
+}
+
+fn answered(reply: &Reply, source: &'static str, link: &'static str) -> Answered {
+    Answered {
+        bytes: Some(reply.bytes().to_vec()),
+        source,
+        link,
+    }
+}
+
+/// Lets everything that can go on without time passing go on.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Running {
+    async fn start(
+        world: &World,
+        table: &'static [&'static Plugin],
+        dnsfile: &str,
+        kept: Kept,
+    ) -> Result<Running, String> {
+        let program = build(world, table, dnsfile, kept, false)?;
+        for (_, plugin, start) in program.starts {
+            match tokio::time::timeout(START, start).await {
+                Ok(Ok(())) => {}
+                Ok(Err(what)) => return Err(format!("{plugin}: {what}")),
+                Err(_) => return Err(format!("{plugin}: not started within 5s")),
+            }
+        }
+        let tasks = program.background.into_iter();
+        Ok(Running {
+            tasks: tasks.map(|(_, task)| tokio::spawn(task)).collect(),
+            server: program.server,
+            listeners: program.listeners,
+            http: program.http,
+            ready: program.ready,
+            kept: program.kept,
+            warnings: String::new(),
+        })
+    }
+}
+
+/// `skeindns check` for a text: builds it and starts nothing. The error is every error of it.
+pub fn check(table: &'static [&'static Plugin], dnsfile: &str) -> Result<(), String> {
+    build(&World::new(), table, dnsfile, Kept::default(), true).map(|_| ())
+}
+
+fn build(
+    world: &World,
+    _table: &'static [&'static Plugin],
+    _dnsfile: &str,
+    kept: Kept,
+    check_only: bool,
+) -> Result<Program, String> {
+    let _services = world.services(kept, check_only);
+    Err("the Dnsfile front end is not there yet".into())
+}
