@@ -15,6 +15,8 @@ use prometheus::proto::{
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 
+use super::query::{Facts, Transport};
+use super::wire::Rtype;
 use super::worker::{self, WORKERS_MAX};
 
 /// Buckets of durations, in seconds: 0.25 ms doubling to 8.192 s.
@@ -29,6 +31,46 @@ pub const SIZE_BUCKETS: [f64; 14] = [
     0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16000.0, 32000.0,
     48000.0, 64000.0,
 ];
+
+/// Help of `coredns_dns_requests_total`.
+pub(crate) const REQUESTS_HELP: &str =
+    "Counter of DNS requests made per zone, protocol and family.";
+/// Help of `coredns_dns_responses_total`.
+pub(crate) const RESPONSES_HELP: &str = "Counter of response status codes.";
+
+/// The types that have a label of their own; all others are `other`.
+pub(crate) const TYPE_LABELS: &[(&str, Rtype)] = &[
+    ("A", Rtype::A),
+    ("AAAA", Rtype::AAAA),
+    ("CNAME", Rtype::CNAME),
+    ("DNSKEY", Rtype::DNSKEY),
+    ("DS", Rtype::DS),
+    ("HTTPS", Rtype::HTTPS),
+    ("IXFR", Rtype::IXFR),
+    ("AXFR", Rtype::AXFR),
+    ("ANY", Rtype::ANY),
+    ("MX", Rtype::MX),
+    ("NS", Rtype::NS),
+    ("NSEC", Rtype::NSEC),
+    ("NSEC3", Rtype::NSEC3),
+    ("PTR", Rtype::PTR),
+    ("RRSIG", Rtype::RRSIG),
+    ("SOA", Rtype::SOA),
+    ("SRV", Rtype::SRV),
+    ("SVCB", Rtype::SVCB),
+    ("TXT", Rtype::TXT),
+];
+
+/// Places of a query in the label sets proto (`udp`, `tcp`), family (`1`, `2`) and type ([`TYPE_LABELS`], then `other`).
+pub(crate) fn request_labels(query: &Facts) -> [usize; 3] {
+    let proto = usize::from(query.transport() != Transport::Udp);
+    let family = usize::from(!query.client().ip().to_canonical().is_ipv4());
+    let qtype = TYPE_LABELS
+        .iter()
+        .position(|(_, rtype)| *rtype == query.qtype())
+        .unwrap_or(TYPE_LABELS.len());
+    [proto, family, qtype]
+}
 
 /// Cells of one metric: one run of values per worker, far enough apart that no two workers share a cache line.
 struct Cells {

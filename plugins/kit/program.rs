@@ -1,16 +1,25 @@
 //! From a Dnsfile's tree to a [`Program`]: server blocks, chains, listeners; all of it or every error.
 
+mod blocks;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::dnsfile::Span;
+use super::dnsfile::{Dnsfile, Span};
 use super::errors::SetupError;
 use super::handler::{Link, Next, Served};
-use super::lookup::Dispatch;
-use super::query::Query;
-use super::routing::{self, ChainFacts, Routes};
-use super::setup::{BackgroundTask, HttpRoute, Kept, ReadyCheck, StartHook};
+use super::lookup::{Dispatch, Home};
+use super::metrics::Reading;
+use super::plugin::Plugin;
+use super::query::{ListenerId, Query};
+use super::routing::{self, ChainFacts, Refusals, Routes};
+use super::setup::{BackgroundTask, HttpRoute, Kept, ReadyCheck, Registered, Services, StartHook};
+
+use blocks::Block;
+
+/// What runs where there is no Dnsfile, and when a Dnsfile has no server block.
+pub const DEFAULT: &str = ". {\n    whoami\n    log\n}\n";
 
 /// An address that server blocks listen on, UDP and TCP.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,8 +36,8 @@ pub struct Listener {
 pub struct Program {
     /// Every address to listen on; a query's `ListenerId` is an index in here.
     pub listeners: Vec<Listener>,
-    /// Lines of the start-up message, sorted: `example.org.:53`, `.:53 on 127.0.0.1`.
-    pub start_lines: Vec<String>,
+    /// Every zone with its listener, in the order of the start-up lines; see [`start_line`].
+    pub served: Vec<(String, ListenerId)>,
     /// Run before the first query, each 5 s at most; an error stops the start.
     pub starts: Vec<(Option<Span>, String, StartHook)>,
     /// Run beside the workers as long as the program serves.
@@ -51,12 +60,124 @@ pub struct Program {
     pub kept: Kept,
     /// Serves; the part that workers hold.
     pub server: Arc<Server>,
+    _readings: Vec<Reading>,
 }
 
-/// The serving part of a program: routes and chains. Shared by its workers, never written.
+/// A line of the start-up message, as CoreDNS prints it: `example.org.:53`, `.:1053 on 127.0.0.1`. `port` is the one that was bound.
+pub fn start_line(zone: &str, listener: &Listener, port: u16) -> String {
+    match listener.address.ip() {
+        ip if ip.is_unspecified() => format!("{zone}:{port}"),
+        ip => format!("{zone}:{port} on {ip}"),
+    }
+}
+
+/// Builds a program: resolves every directive in `table`, checks it, and runs the setups in the table's order. Opens no socket, starts
+/// nothing. All errors of the whole Dnsfile, in the order of their places.
+pub fn build(
+    dnsfile: &Dnsfile,
+    table: &[&'static Plugin],
+    services: &Services,
+) -> Result<Program, Vec<SetupError>> {
+    let mut errors = Vec::new();
+    let mut registered = Registered {
+        warnings: dnsfile.warnings.clone(),
+        ..Registered::default()
+    };
+    let home: Home = Home::default();
+    let mut blocks: Vec<Block> = Vec::new();
+    for block in dnsfile.blocks.iter().filter(|block| !block.keys.is_empty()) {
+        let number = blocks.len();
+        blocks.push(Block::read(
+            block,
+            number,
+            table,
+            services,
+            &mut registered.warnings,
+            &mut errors,
+        ));
+    }
+
+    let mut listeners = Vec::new();
+    for plugin in table {
+        // `bind` stands early in the table: from there on the listeners stay what they are.
+        listeners = blocks::listeners(&mut blocks);
+        for block in &mut blocks {
+            block.set_up(plugin, &home, services, &mut registered, &mut errors);
+        }
+    }
+    blocks::find_conflicts(&blocks, &mut errors);
+    if !errors.is_empty() {
+        errors.sort_by_key(|error| error.at.map_or((u32::MAX, 0), |at| (at.file, at.start)));
+        errors.dedup();
+        return Err(errors);
+    }
+    Ok(assemble(blocks, listeners, home, services, registered))
+}
+
+fn assemble(
+    blocks: Vec<Block>,
+    listeners: Vec<Listener>,
+    home: Home,
+    services: &Services,
+    registered: Registered,
+) -> Program {
+    let mut routes: Vec<Routes> = listeners.iter().map(|_| Routes::default()).collect();
+    let mut served = Vec::new();
+    for (chain, block) in blocks.iter().enumerate() {
+        for (zone, listener) in block.served() {
+            if let Some(routes) = routes.get_mut(usize::from(listener.0)) {
+                routes.add(zone.name.as_wire(), chain);
+            }
+            served.push((zone.text.clone(), listener));
+        }
+    }
+    served.sort();
+    let readings = blocks
+        .iter()
+        .flat_map(|block| block.enabled_plugins(services))
+        .collect();
+    let refusals = listeners
+        .iter()
+        .map(|listener| Refusals::new(&services.metrics, &listener.name))
+        .collect();
+    let chains = blocks.into_iter().map(Block::into_chain).collect();
+    let server = Arc::new(Server {
+        routes,
+        chains,
+        refusals,
+    });
+    let weak: Weak<dyn Dispatch> = Arc::downgrade(&server) as Weak<dyn Dispatch>;
+    // The home is new: nobody else has set it.
+    home.set(weak).ok();
+    if let Some(shared) = &registered.shared_ready {
+        let mut shared = shared
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        shared.clone_from(&registered.ready);
+    }
+    Program {
+        listeners,
+        served,
+        starts: registered.starts,
+        background: registered.background,
+        http: registered.http,
+        ready: registered.ready,
+        stop_hooks: registered.stop_hooks,
+        lameduck: registered.lameduck,
+        reload: registered.reload,
+        debug: registered.debug,
+        warnings: registered.warnings,
+        kept: registered.kept,
+        server,
+        _readings: readings,
+    }
+}
+
+/// The serving part of a program: routes and chains. Shared by its workers, never written but for counters.
 pub struct Server {
     routes: Vec<Routes>,
     chains: Vec<(Vec<Link>, ChainFacts)>,
+    refusals: Vec<Refusals>,
 }
 
 impl Dispatch for Server {
@@ -65,16 +186,15 @@ impl Dispatch for Server {
         let found =
             routing::of(&self.routes, query.listener()).and_then(|routes| routes.find(&query));
         let Some((chain, zone_at)) = found else {
-            return Served::Now(query.refuse());
+            return self.refuse(query);
         };
-        let Some((links, facts)) = self.chains.get(chain) else {
-            return Served::Now(query.refuse());
-        };
-        if facts.is_empty || !facts.admits(query.qclass()) {
-            return Served::Now(query.refuse());
+        match self.chains.get(chain) {
+            Some((links, facts)) if facts.admits(query.qclass()) => {
+                query.set_zone_at(zone_at);
+                Next::new(links).serve(query)
+            }
+            _ => self.refuse(query),
         }
-        query.set_zone_at(zone_at);
-        Next::new(links).serve(query)
     }
 
     fn serve_rest(&self, chain: usize, from: usize, query: Query) -> Served<'_> {
@@ -88,6 +208,15 @@ impl Dispatch for Server {
 }
 
 impl Server {
+    /// No chain for it: counted here, since no `metrics` sees it.
+    #[cold]
+    fn refuse(&self, query: Query) -> Served<'_> {
+        if let Some(refusals) = self.refusals.get(usize::from(query.listener().0)) {
+            refusals.count(&query);
+        }
+        Served::Now(query.refuse())
+    }
+
     /// Each chain as it runs: the names of its handlers, outermost first.
     pub fn chains(&self) -> impl Iterator<Item = Vec<&'static str>> {
         self.chains

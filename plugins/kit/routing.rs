@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::query::{ListenerId, Query};
+use super::metrics::{
+    self, Counter, CounterTable, Metrics, REQUESTS_HELP, RESPONSES_HELP, TYPE_LABELS,
+};
+use super::query::{Facts, ListenerId, Query};
 use super::wire::{Class, Rtype, name};
 
 /// Which chain serves which zone on one listener.
@@ -55,7 +58,6 @@ impl Routes {
 /// Chains with what routing must know of them.
 pub(crate) struct ChainFacts {
     pub(crate) all_classes: bool,
-    pub(crate) is_empty: bool,
 }
 
 impl ChainFacts {
@@ -68,4 +70,46 @@ impl ChainFacts {
 /// A listener's routes, by [`ListenerId`].
 pub(crate) fn of(routes: &[Routes], listener: ListenerId) -> Option<&Routes> {
     routes.get(usize::from(listener.0))
+}
+
+/// Counts queries that no chain takes: no zone for them, or a class that their server block does not serve. CoreDNS's label for their zone is
+/// `dropped`.
+pub(crate) struct Refusals {
+    requests: CounterTable,
+    responses: Counter,
+}
+
+impl Refusals {
+    /// The counters of one listener.
+    pub(crate) fn new(metrics: &Metrics, server: &str) -> Refusals {
+        let fixed = [("server", server), ("zone", "dropped"), ("view", "")];
+        let types: Vec<&str> = TYPE_LABELS
+            .iter()
+            .map(|(text, _)| *text)
+            .chain(["other"])
+            .collect();
+        let dims: [(&str, &[&str]); 3] = [
+            ("proto", &["udp", "tcp"]),
+            ("family", &["1", "2"]),
+            ("type", &types),
+        ];
+        let responses = [
+            ("server", server),
+            ("zone", "dropped"),
+            ("view", ""),
+            ("rcode", "REFUSED"),
+            ("plugin", ""),
+        ];
+        Refusals {
+            requests: metrics.table("coredns_dns_requests_total", REQUESTS_HELP, &fixed, &dims),
+            responses: metrics.counter("coredns_dns_responses_total", RESPONSES_HELP, &responses),
+        }
+    }
+
+    /// One more.
+    pub(crate) fn count(&self, query: &Facts) {
+        let [proto, family, qtype] = metrics::request_labels(query);
+        self.requests.inc(&[proto, family, qtype]);
+        self.responses.inc();
+    }
 }

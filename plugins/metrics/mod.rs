@@ -8,13 +8,16 @@ use std::sync::Arc;
 use crate::kit::clock;
 use crate::kit::errors::{SetupError, SetupErrors};
 use crate::kit::handler::{Edit, Handler, Next, Served};
-use crate::kit::metrics::{Counter, CounterTable, Histogram, SIZE_BUCKETS, TIME_BUCKETS};
+use crate::kit::metrics::{
+    self, Counter, CounterTable, Histogram, REQUESTS_HELP, RESPONSES_HELP, SIZE_BUCKETS,
+    TIME_BUCKETS, TYPE_LABELS,
+};
 use crate::kit::options::{self, Arg, Checked, Kind, Opt};
 use crate::kit::plugin::{Plugin, Repeat};
-use crate::kit::query::{Facts, ListenerId, Query, Transport};
+use crate::kit::query::{Facts, ListenerId, Query};
 use crate::kit::response::Response;
 use crate::kit::setup::{HttpAnswer, ServerSetup};
-use crate::kit::wire::{Rcode, Rtype};
+use crate::kit::wire::Rcode;
 
 /// The plugin's row in the table.
 pub(crate) const PLUGIN: Plugin = Plugin {
@@ -40,29 +43,6 @@ pub(crate) const PLUGIN: Plugin = Plugin {
 };
 
 const ADDRESS: &str = "localhost:9153";
-
-/// The types that have a label of their own; all others are `other`.
-const TYPES: &[(&str, Rtype)] = &[
-    ("A", Rtype::A),
-    ("AAAA", Rtype::AAAA),
-    ("CNAME", Rtype::CNAME),
-    ("DNSKEY", Rtype::DNSKEY),
-    ("DS", Rtype::DS),
-    ("HTTPS", Rtype::HTTPS),
-    ("IXFR", Rtype::IXFR),
-    ("AXFR", Rtype::AXFR),
-    ("ANY", Rtype::ANY),
-    ("MX", Rtype::MX),
-    ("NS", Rtype::NS),
-    ("NSEC", Rtype::NSEC),
-    ("NSEC3", Rtype::NSEC3),
-    ("PTR", Rtype::PTR),
-    ("RRSIG", Rtype::RRSIG),
-    ("SOA", Rtype::SOA),
-    ("SRV", Rtype::SRV),
-    ("SVCB", Rtype::SVCB),
-    ("TXT", Rtype::TXT),
-];
 
 /// Rcodes with a label of their own: the registered ones, then everything else under its number's place.
 const RCODES: u16 = 24;
@@ -158,7 +138,7 @@ impl PerServer {
     fn new(server: &ServerSetup<'_>, name: &str, zones: &[&str], plugins: &[&str]) -> PerServer {
         let metrics = server.metrics();
         let fixed = [("server", name), ("view", "")];
-        let types: Vec<&str> = TYPES
+        let types: Vec<&str> = TYPE_LABELS
             .iter()
             .map(|(text, _)| *text)
             .chain(["other"])
@@ -168,7 +148,7 @@ impl PerServer {
         PerServer {
             requests: metrics.table(
                 "coredns_dns_requests_total",
-                "Counter of DNS requests made per zone, protocol and family.",
+                REQUESTS_HELP,
                 &fixed,
                 &[
                     ("zone", zones),
@@ -179,7 +159,7 @@ impl PerServer {
             ),
             responses: metrics.table(
                 "coredns_dns_responses_total",
-                "Counter of response status codes.",
+                RESPONSES_HELP,
                 &fixed,
                 &[("zone", zones), ("rcode", &rcodes), ("plugin", plugins)],
             ),
@@ -242,12 +222,7 @@ impl Edit for Metrics {
         let Some((server, zone)) = self.handles(query) else {
             return response;
         };
-        let proto = usize::from(query.transport() != Transport::Udp);
-        let family = usize::from(!query.client().ip().to_canonical().is_ipv4());
-        let qtype = TYPES
-            .iter()
-            .position(|(_, rtype)| *rtype == query.qtype())
-            .unwrap_or(TYPES.len());
+        let [proto, family, qtype] = metrics::request_labels(query);
         server.requests.inc(&[zone, proto, family, qtype]);
         let Some(per_zone) = server.zones.get(zone) else {
             return response;

@@ -41,7 +41,9 @@ impl fmt::Display for NameError {
             NameError::EmptyLabel => "empty label in a domain name",
             NameError::LabelTooLong => "a label has more than 63 octets",
             NameError::NameTooLong => "a domain name has more than 255 octets",
-            NameError::BadEscape => "a backslash must be followed by three digits up to 255, or by the character it protects",
+            NameError::BadEscape => {
+                "a backslash must be followed by three digits up to 255, or by the character it protects"
+            }
             NameError::BadWire => "not the wire form of a domain name",
         })
     }

@@ -1,0 +1,366 @@
+//! A server block on its way from the tree to a chain.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::kit::dnsfile::{ServerBlock, Span, Word};
+use crate::kit::errors::{self, SetupError};
+use crate::kit::handler::Link;
+use crate::kit::lookup::Home;
+use crate::kit::metrics::Reading;
+use crate::kit::options::{self, Checked};
+use crate::kit::plugin::{Plugin, Repeat};
+use crate::kit::query::ListenerId;
+use crate::kit::routing::ChainFacts;
+use crate::kit::setup::{Registered, ServerSetup, Services};
+use crate::kit::zones::{self, Key, Zone, ZoneSet};
+
+use super::Listener;
+
+/// The plugins of CoreDNS 1.14.7 by name, so that one we lack is told from a misspelling.
+const COREDNS: &[&str] = &[
+    "acl",
+    "any",
+    "auto",
+    "autopath",
+    "azure",
+    "bind",
+    "bufsize",
+    "cache",
+    "cancel",
+    "chaos",
+    "clouddns",
+    "debug",
+    "dns64",
+    "dnssec",
+    "dnstap",
+    "erratic",
+    "errors",
+    "etcd",
+    "file",
+    "forward",
+    "geoip",
+    "grpc",
+    "grpc_server",
+    "header",
+    "health",
+    "hosts",
+    "https",
+    "https3",
+    "k8s_external",
+    "kubernetes",
+    "loadbalance",
+    "local",
+    "log",
+    "loop",
+    "metadata",
+    "minimal",
+    "multisocket",
+    "nomad",
+    "nsid",
+    "on",
+    "pprof",
+    "prometheus",
+    "proxyproto",
+    "quic",
+    "ready",
+    "reload",
+    "rewrite",
+    "root",
+    "route53",
+    "secondary",
+    "shed",
+    "sign",
+    "template",
+    "timeouts",
+    "tls",
+    "trace",
+    "transfer",
+    "tsig",
+    "view",
+    "whoami",
+];
+
+/// A server block under construction.
+pub(super) struct Block {
+    number: usize,
+    keys: Vec<(Key, Span)>,
+    zones: ZoneSet,
+    // By the plugin's name in the table, each with all its directives.
+    directives: Vec<(&'static str, Vec<Checked>)>,
+    plugins: Vec<&'static str>,
+    listeners: Vec<(ListenerId, String)>,
+    bind: Option<Vec<IpAddr>>,
+    root: PathBuf,
+    all_classes: bool,
+    chain: Vec<Link>,
+}
+
+impl Block {
+    /// Reads keys and directives; what is wrong goes to `errors` and is left out.
+    pub(super) fn read(
+        block: &ServerBlock,
+        number: usize,
+        table: &[&'static Plugin],
+        services: &Services,
+        warnings: &mut Vec<SetupError>,
+        errors: &mut Vec<SetupError>,
+    ) -> Block {
+        let mut keys = Vec::new();
+        for word in &block.keys {
+            match zones::parse_key(&word.text, services.default_port) {
+                Ok(read) => keys.extend(read.into_iter().map(|key| (key, word.span))),
+                Err(what) => errors.push(SetupError::at(word.span, what)),
+            }
+        }
+        let mut directives: Vec<(&'static str, Vec<Checked>)> = Vec::new();
+        for directive in &block.directives {
+            let Some(plugin) = find(table, &directive.name.text) else {
+                errors.push(unknown(table, &directive.name));
+                continue;
+            };
+            let checked = match options::check(plugin, directive, warnings) {
+                Ok(checked) => checked,
+                Err(found) => {
+                    errors.extend(found.0.into_iter().map(|error| named(plugin, error)));
+                    continue;
+                }
+            };
+            match directives.iter_mut().find(|(name, _)| *name == plugin.name) {
+                Some((_, lines)) if plugin.repeat == Repeat::Many => lines.push(checked),
+                Some(_) => {
+                    let what = "this plugin can only be used once per server block";
+                    errors.push(named(plugin, SetupError::at(directive.name.span, what)));
+                }
+                None => directives.push((plugin.name, vec![checked])),
+            }
+        }
+        let plugins = table
+            .iter()
+            .map(|plugin| plugin.name)
+            .filter(|name| directives.iter().any(|(found, _)| found == name))
+            .collect();
+        Block {
+            number,
+            zones: ZoneSet::new(keys.iter().map(|(key, _)| key.zone.clone())),
+            keys,
+            directives,
+            plugins,
+            listeners: Vec::new(),
+            bind: None,
+            root: PathBuf::new(),
+            all_classes: false,
+            chain: Vec::new(),
+        }
+    }
+
+    /// Runs a plugin's setup, if it stands in this block.
+    pub(super) fn set_up(
+        &mut self,
+        plugin: &'static Plugin,
+        home: &Home,
+        services: &Services,
+        registered: &mut Registered,
+        errors: &mut Vec<SetupError>,
+    ) {
+        let Some((_, directives)) = self
+            .directives
+            .iter()
+            .find(|(name, _)| *name == plugin.name)
+        else {
+            return;
+        };
+        let mut server = ServerSetup {
+            services,
+            registered,
+            home: home.clone(),
+            chain_number: self.number,
+            chain: std::mem::take(&mut self.chain),
+            plugin: plugin.name,
+            keys: self.keys.iter().map(|(key, _)| key.clone()).collect(),
+            zones: self.zones.clone(),
+            listeners: self.listeners.clone(),
+            bind: self.bind.take(),
+            root: std::mem::take(&mut self.root),
+            all_classes: self.all_classes,
+            plugins_in_block: self.plugins.clone(),
+        };
+        if let Err(found) = (plugin.setup)(directives, &mut server) {
+            errors.extend(found.0.into_iter().map(|error| named(plugin, error)));
+        }
+        self.chain = server.chain;
+        self.bind = server.bind;
+        self.root = server.root;
+        self.all_classes = server.all_classes;
+    }
+
+    /// Every zone with every listener.
+    pub(super) fn served(&self) -> impl Iterator<Item = (&Zone, ListenerId)> {
+        self.keys.iter().flat_map(|(key, _)| {
+            self.hosts().into_iter().filter_map(|host| {
+                let name = listener_name(host, key.port);
+                let (id, _) = self.listeners.iter().find(|(_, found)| *found == name)?;
+                Some((&key.zone, *id))
+            })
+        })
+    }
+
+    /// The `coredns_plugin_enabled` gauges of this block.
+    pub(super) fn enabled_plugins(&self, services: &Services) -> Vec<Reading> {
+        let mut readings = Vec::new();
+        for (zone, id) in self.served() {
+            let server = self
+                .listeners
+                .iter()
+                .find(|(found, _)| *found == id)
+                .map_or("", |(_, name)| name.as_str());
+            for plugin in &self.plugins {
+                // CoreDNS calls the plugin after its directive.
+                let plugin = if *plugin == "metrics" {
+                    "prometheus"
+                } else {
+                    plugin
+                };
+                let labels = [
+                    ("server", server),
+                    ("zone", zone.text.as_str()),
+                    ("view", ""),
+                    ("name", plugin),
+                ];
+                let help = "A metric that indicates whether a plugin is enabled on per server and zone basis.";
+                readings.push(services.metrics.gauge_fn(
+                    "coredns_plugin_enabled",
+                    help,
+                    &labels,
+                    || 1.0,
+                ));
+            }
+        }
+        readings
+    }
+
+    /// Its chain, with what routing must know.
+    pub(super) fn into_chain(self) -> (Vec<Link>, ChainFacts) {
+        (
+            self.chain,
+            ChainFacts {
+                all_classes: self.all_classes,
+            },
+        )
+    }
+
+    /// The addresses to listen on; the unspecified one if none was named.
+    fn hosts(&self) -> Vec<IpAddr> {
+        self.bind
+            .clone()
+            .unwrap_or_else(|| vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)])
+    }
+}
+
+/// Every listener of all blocks, numbered in the order of the file; the blocks are told theirs.
+pub(super) fn listeners(blocks: &mut [Block]) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for block in blocks {
+        block.listeners.clear();
+        for host in block.hosts() {
+            for (key, span) in &block.keys {
+                let name = listener_name(host, key.port);
+                let position = listeners
+                    .iter()
+                    .position(|listener| listener.name == name)
+                    .unwrap_or_else(|| {
+                        listeners.push(Listener {
+                            address: SocketAddr::new(host, key.port),
+                            name: name.clone(),
+                            span: *span,
+                        });
+                        listeners.len() - 1
+                    });
+                let entry = (ListenerId(position as u16), name);
+                if !block.listeners.contains(&entry) {
+                    block.listeners.push(entry);
+                }
+            }
+        }
+    }
+    listeners
+}
+
+/// Zones that are served twice at the same place, or at every address and at one of them as well.
+pub(super) fn find_conflicts(blocks: &[Block], errors: &mut Vec<SetupError>) {
+    let mut seen: Vec<(&Key, Option<IpAddr>)> = Vec::new();
+    for block in blocks {
+        for host in block.hosts() {
+            let host = (!host.is_unspecified()).then_some(host);
+            for (key, span) in &block.keys {
+                let same_zone = |other: &&(&Key, Option<IpAddr>)| {
+                    other.0.zone == key.zone && other.0.port == key.port
+                };
+                // Port 0 is another port every time.
+                let earlier = seen.iter().filter(same_zone).filter(|_| key.port != 0);
+                let mut earlier = earlier
+                    .filter(|(_, other)| other == &host || other.is_none() || host.is_none());
+                match earlier.next() {
+                    Some((_, other)) if *other == host => {
+                        let what =
+                            format!("cannot serve {} - it is already defined", place(key, host));
+                        errors.push(SetupError::at(*span, what));
+                    }
+                    Some((found, other)) => {
+                        let what = format!(
+                            "cannot serve {} - zone overlap listener capacity with {}; `bind` both to addresses or neither",
+                            place(key, host),
+                            place(found, *other),
+                        );
+                        errors.push(SetupError::at(*span, what));
+                    }
+                    None => seen.push((key, host)),
+                }
+            }
+        }
+    }
+}
+
+fn place(key: &Key, host: Option<IpAddr>) -> String {
+    let on = host.map(|host| format!(" on {host}")).unwrap_or_default();
+    format!("dns://{}:{}{on}", key.zone.text, key.port)
+}
+
+fn listener_name(host: IpAddr, port: u16) -> String {
+    match host {
+        host if host.is_unspecified() => format!("dns://:{port}"),
+        host => format!("dns://{}", SocketAddr::new(host, port)),
+    }
+}
+
+fn find(table: &[&'static Plugin], name: &str) -> Option<&'static Plugin> {
+    table
+        .iter()
+        .find(|plugin| plugin.name == name || plugin.aliases.contains(&name))
+        .copied()
+}
+
+fn unknown(table: &[&'static Plugin], word: &Word) -> SetupError {
+    if COREDNS.contains(&word.text.as_str()) {
+        let what = format!(
+            "plugin `{}` of CoreDNS is not part of SkeinDNS yet; remove the line or serve this block with CoreDNS",
+            word.text
+        );
+        return SetupError::at(word.span, what);
+    }
+    let names = table
+        .iter()
+        .flat_map(|plugin| plugin.aliases.iter().copied().chain([plugin.name]));
+    let error = SetupError::at(word.span, format!("unknown plugin `{}`", word.text));
+    match errors::nearest(&word.text, names) {
+        Some(near) => error.suggest(near),
+        None => error,
+    }
+}
+
+fn named(plugin: &Plugin, error: SetupError) -> SetupError {
+    SetupError {
+        plugin: error.plugin.or_else(|| Some(plugin.name.to_owned())),
+        ..error
+    }
+}
