@@ -1,15 +1,41 @@
 //! The edge: bytes in, [`Query`] or an immediate answer out; [`Response`] in, bytes out. All hop-by-hop duties are here, so that no
 //! plugin ever sees them: malformed messages, opcodes, EDNS versions, cookies, sizes, truncation, the client's ID and spelling. No I/O.
+//!
+//! ```text
+//!   packet ──accept──▶ Query ──▶ the chain ──▶ Response ──finish──▶ Reply ──▶ packet
+//!             │  └───▶ Reply (FORMERR, NOTIMP, BADVERS, a cookie)
+//!             └──────▶ Silence (too short, a response, port 0)
+//! ```
+//! `edge/accept.rs` judges what comes, `edge/finish.rs` fits what goes, `edge/cookie.rs` makes server cookies.
+
+mod accept;
+mod cookie;
+mod finish;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use self::cookie::Secret;
 use super::clock::Instant;
-use super::metrics::Metrics;
+use super::metrics::{Counter, CounterTable, Metrics};
 use super::query::{ListenerId, Query, Slot, Transport};
-use super::response::Response;
+use super::response::{Response, Source};
+use super::wire::Rcode;
+use super::wire::message::HEADER_OCTETS;
+use super::wire::writer::MESSAGE_OCTETS_MAX;
+
+/// The UDP payload size that we offer and never pass, in octets: it arrives unfragmented almost everywhere (DNS flag day 2020).
+pub const UDP_OCTETS_MAX: u16 = 1232;
+/// What any client takes over UDP, in octets (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
+pub const UDP_OCTETS_MIN: u16 = 512;
 
 /// Slots of a worker: made on demand up to a cap, kept for the next query, trimmed once a second.
+#[expect(
+    clippy::vec_box,
+    reason = "a slot goes through the chain as one pointer"
+)]
 pub struct Slots {
     free: Vec<Box<Slot>>,
     made: usize,
@@ -48,8 +74,9 @@ impl Slots {
         }
     }
 
-    /// Gives a slot back.
-    pub fn give(&mut self, slot: Box<Slot>) {
+    /// Gives a slot back; buffers that a large message has grown are let go.
+    pub fn give(&mut self, mut slot: Box<Slot>) {
+        slot.recycle();
         if self.free.len() < self.made {
             self.free.push(slot);
         }
@@ -135,31 +162,112 @@ impl Reply {
 
 /// The edge of a process: its cookie secret and its counters. Shared by all workers, never written but for its counters.
 pub struct Edge {
-    // see `Edge::new`
-    metrics: Metrics,
+    secret: Secret,
+    panics: Counter,
+    answers: CounterTable,
+    malformed: Counter,
+    responses: Counter,
+    port_zero: Counter,
 }
+
+/// The rcodes of answers that no chain gave, as the metric lists them.
+const ANSWERS: [(Rcode, &str); 5] = [
+    (Rcode::NOERROR, "NOERROR"),
+    (Rcode::FORMERR, "FORMERR"),
+    (Rcode::NOTIMP, "NOTIMP"),
+    (Rcode::BADVERS, "BADVERS"),
+    (Rcode::SERVFAIL, "SERVFAIL"),
+];
 
 impl Edge {
     /// A new edge with a random cookie secret; keep it over reloads.
     pub fn new(metrics: &Metrics) -> Arc<Edge> {
-        Arc::new(Edge {
-            metrics: metrics.clone(),
-        })
+        Arc::new(Edge::with_secret(metrics, Secret::random()))
+    }
+
+    fn with_secret(metrics: &Metrics, secret: Secret) -> Edge {
+        let dropped = |reason| {
+            let help = "Packets that were not answered, by reason.";
+            metrics.counter("skeindns_server_dropped_total", help, &[("reason", reason)])
+        };
+        Edge {
+            secret,
+            panics: metrics.counter(
+                "coredns_panics_total",
+                "Panics, each answered with SERVFAIL.",
+                &[],
+            ),
+            answers: metrics.table(
+                "skeindns_edge_answers_total",
+                "Answers given without the chain, by rcode.",
+                &[],
+                &[("rcode", &ANSWERS.map(|(_, mnemonic)| mnemonic))],
+            ),
+            malformed: dropped("malformed"),
+            responses: dropped("response"),
+            port_zero: dropped("port0"),
+        }
     }
 
     /// Judges a packet; `slot` is filled with it. No allocation for a query that fits the slot.
-    pub fn accept(&self, _slot: Box<Slot>, _arrival: Arrival<'_>) -> Accepted {
-        let _ = &self.metrics;
-        todo!()
+    pub fn accept(&self, mut slot: Box<Slot>, arrival: Arrival<'_>) -> Accepted {
+        if let Some(reason) = self.reason_for_silence(&arrival) {
+            reason.inc();
+            return Accepted::Silence(slot);
+        }
+        accept::fill(&mut slot, &arrival);
+        match accept::judge(&mut slot.facts, &self.secret) {
+            Ok(()) => Accepted::Query(Query::from_slot(slot)),
+            Err(verdict) => {
+                self.count_answer(verdict.rcode());
+                accept::answer(&mut slot, verdict);
+                Accepted::Reply(Reply { slot })
+            }
+        }
+    }
+
+    /// The counter of what is not even told that it is wrong: no header to copy an ID from, a response (answering one starts a loop,
+    /// CVE-2024-2169), a port that nobody listens on.
+    fn reason_for_silence(&self, arrival: &Arrival<'_>) -> Option<&Counter> {
+        let len = arrival.packet.len();
+        if !(HEADER_OCTETS..=MESSAGE_OCTETS_MAX).contains(&len) {
+            Some(&self.malformed)
+        } else if arrival.packet.get(2).is_none_or(|b| b & 0x80 != 0) {
+            Some(&self.responses)
+        } else if arrival.client.port() == 0 {
+            Some(&self.port_zero)
+        } else {
+            None
+        }
     }
 
     /// Makes the bytes that the client gets; the slot alone when nothing is to be sent.
-    pub fn finish(&self, _response: Response) -> Result<Reply, Box<Slot>> {
-        todo!()
+    pub fn finish(&self, response: Response) -> Result<Reply, Box<Slot>> {
+        let is_ignored = response.is_ignored();
+        let mut slot = response.into_slot();
+        if is_ignored {
+            return Err(slot);
+        }
+        if !finish::answers_the_question(&mut slot) {
+            // Never the answer to another question, whatever went wrong in the chain.
+            self.count_answer(Rcode::SERVFAIL);
+            slot = Query::from_slot(slot).rcode(Rcode::SERVFAIL).into_slot();
+        }
+        finish::fit(&mut slot);
+        Ok(Reply { slot })
     }
 
     /// SERVFAIL for a query that a panic unwound past (see `query::take_rescued`); counts `coredns_panics_total`.
-    pub fn panicked(&self, _query: Query) -> Result<Reply, Box<Slot>> {
-        todo!()
+    pub fn panicked(&self, query: Query) -> Result<Reply, Box<Slot>> {
+        self.panics.inc();
+        let mut response = query.rcode(Rcode::SERVFAIL);
+        response.set_source(Source::Failure);
+        self.finish(response)
+    }
+
+    fn count_answer(&self, rcode: Rcode) {
+        if let Some(at) = ANSWERS.iter().position(|(listed, _)| *listed == rcode) {
+            self.answers.inc(&[at]);
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 
 use super::clock::{self, Instant};
+use super::edge::{UDP_OCTETS_MAX, UDP_OCTETS_MIN};
 use super::errors::ServeError;
 use super::response::{Answer, ReplyState, Response, Source};
 use super::wire::name::NAME_OCTETS_MAX;
@@ -69,6 +70,7 @@ pub struct Facts {
     pub(crate) edns: Option<Edns>,
     pub(crate) flags: u16,
     pub(crate) reply_size: u16,
+    pub(crate) offered_size: u16,
     pub(crate) listener: ListenerId,
     pub(crate) client: SocketAddr,
     pub(crate) local: SocketAddr,
@@ -199,6 +201,10 @@ impl Facts {
     pub fn listener(&self) -> ListenerId {
         self.listener
     }
+    /// The UDP payload size that the OPT of the response says: ours, or what a plugin lowered it to.
+    pub fn offered_size(&self) -> u16 {
+        self.offered_size
+    }
     /// Octets that the response may have, its OPT included.
     pub fn reply_size(&self) -> usize {
         usize::from(self.reply_size)
@@ -239,7 +245,8 @@ impl Slot {
                 qclass: Class(0),
                 edns: None,
                 flags: 0,
-                reply_size: 512,
+                reply_size: UDP_OCTETS_MIN,
+                offered_size: UDP_OCTETS_MAX,
                 listener: ListenerId(0),
                 client: nowhere,
                 local: nowhere,
@@ -405,8 +412,10 @@ impl Query {
     /// Lowers the size that the response may have (and that the OPT of the response says), never raises it.
     pub fn limit_reply_size(&mut self, octets: u16) {
         let facts = &mut self.slot_mut().facts;
+        let octets_sent = octets.max(UDP_OCTETS_MIN);
+        facts.offered_size = facts.offered_size.min(octets_sent);
         if facts.transport == Transport::Udp {
-            facts.reply_size = facts.reply_size.min(octets.max(512));
+            facts.reply_size = facts.reply_size.min(octets_sent);
         }
         if let Some(edns) = &mut facts.edns {
             edns.udp_size = edns.udp_size.min(octets);
@@ -467,7 +476,21 @@ impl Query {
     }
 }
 
+/// Capacity that a buffer of a slot keeps for the next query, in octets: ordinary messages fit, a worker's worth of large ones does not stay.
+const BUFFER_KEPT: usize = 4096;
+
 impl Slot {
+    /// Lets go of what a large message or a failure left behind.
+    pub(crate) fn recycle(&mut self) {
+        for buffer in [&mut self.facts.packet, &mut self.reply, &mut self.options] {
+            if buffer.capacity() > BUFFER_KEPT {
+                buffer.clear();
+                buffer.shrink_to(UDP_OCTETS_MAX.into());
+            }
+        }
+        self.state.error = None;
+    }
+
     /// Clears what an earlier reply left.
     pub(crate) fn begin_reply(&mut self) {
         self.reply.clear();

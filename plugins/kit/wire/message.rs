@@ -287,7 +287,8 @@ pub fn check(message: &[u8]) -> Result<(), WireError> {
     Ok(())
 }
 
-fn check_record(message: &[u8], record: &RecordView) -> Result<(), WireError> {
+/// Checks one record of a message; see [`check`].
+pub(crate) fn check_record(message: &[u8], record: &RecordView) -> Result<(), WireError> {
     check_name(message, record.start)?;
     let data = &record.rdata;
     let end = match record.rtype {
