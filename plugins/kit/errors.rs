@@ -174,33 +174,72 @@ impl From<SetupError> for SetupErrors {
     }
 }
 
-/// The candidate that a misspelt word was probably meant to be: at most a third of its letters away.
+impl SetupErrors {
+    /// Nothing wrong so far, or these errors: how a setup that collects them ends.
+    pub fn or<T>(self, value: T) -> Result<T, SetupErrors> {
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(self)
+        }
+    }
+}
+
+/// The candidate nearest to a misspelt word, if one is near: about a third of its letters differ, at most.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = word.chars().count().div_ceil(3).min(3);
-    let distances = candidates
+    if word.chars().count() > SUGGESTED_CHARS_MAX {
+        return None;
+    }
+    let within = ((word.chars().count() + 1) / 3).max(1);
+    candidates
         .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate));
-    distances
-        .filter(|(distance, _)| *distance <= limit)
+        .filter(|candidate| *candidate != word)
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(distance, candidate)| {
+            *distance <= within && *distance < candidate.chars().count()
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// Letters to insert, remove, replace or swap with their neighbour to get from one word to the other.
+/// Characters of a word that is compared with others; the cost grows with the square.
+const SUGGESTED_CHARS_MAX: usize = 64;
+
+/// Letters to insert, remove, replace or swap with their neighbour, to make one word of the other; in any case.
 fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before = vec![0; b.len() + 1];
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut next = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let replaced = row[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            next[j] = replaced.min(row[j] + 1).min(next[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                next[j] = next[j].min(before[j - 2] + 1);
+    let fold = |text: &str| -> Vec<char> { text.chars().map(|c| c.to_ascii_lowercase()).collect() };
+    let (a, b) = (fold(a), fold(b));
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, to) in b.iter().enumerate() {
+            let replaced = above[j] + usize::from(from != to);
+            let mut best = replaced.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i - 1] == *to && b[j - 1] == *from {
+                best = best.min(before[j - 1] + 1);
             }
+            row.push(best);
         }
-        before = std::mem::replace(&mut row, next);
+        before = std::mem::replace(&mut above, row);
     }
-    row.last().copied().unwrap_or_default()
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_suggested() {
+        let words = ["forward", "cache", "log", "loop", "errors"];
+        assert_eq!(nearest("forwrd", words), Some("forward"));
+        assert_eq!(nearest("fowrard", words), Some("forward"));
+        assert_eq!(nearest("Cache", words), Some("cache"));
+        assert_eq!(nearest("chace", words), Some("cache"));
+        assert_eq!(nearest("lop", words), Some("log"));
+        assert_eq!(nearest("rewrite", words), None);
+        assert_eq!(nearest("x", words), None);
+        assert_eq!(nearest("", words), None);
+    }
 }
