@@ -368,6 +368,7 @@ pub fn check(
     warnings: &mut Vec<SetupError>,
 ) -> Result<Checked, SetupErrors> {
     let mut errors = SetupErrors::default();
+    let warned = warnings.len();
     let usage = usage(plugin.name, plugin.arguments);
     let values = fit(
         &directive.name,
@@ -387,7 +388,7 @@ pub fn check(
             }
         }
     }
-    for error in errors.0.iter_mut().chain(warnings.iter_mut()) {
+    for error in errors.0.iter_mut().chain(warnings.iter_mut().skip(warned)) {
         error.plugin.get_or_insert_with(|| plugin.name.to_owned());
     }
     errors.or(Checked {
