@@ -6,6 +6,8 @@
 
 pub mod message;
 pub mod name;
+#[cfg(test)]
+mod properties;
 pub mod types;
 pub mod writer;
 
