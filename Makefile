@@ -53,8 +53,8 @@ image:
 image-test:
 	tests/image.sh
 
-bench:
-	benches/peers.sh
+bench: build
+	$(CARGO) run --release -p skein-bench -- --write docs
 
 bench-instructions:
 	benches/instructions.sh
