@@ -12,6 +12,8 @@ mod bind;
 mod bufsize;
 mod debug;
 mod errors;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod health;
 mod log;
 mod metrics;
