@@ -14,8 +14,10 @@ mod debug;
 mod errors;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+mod forward;
 mod health;
 mod log;
+mod r#loop;
 mod metrics;
 mod nsid;
 mod ready;
@@ -38,5 +40,7 @@ pub static PLUGINS: &[&Plugin] = &[
     &metrics::PLUGIN, // counts refusals and failures as well as answers
     &errors::PLUGIN,  // inside metrics, so that a failure is counted before it is reported
     &log::PLUGIN,     // sees the answer as the client will, cached or not
+    &r#loop::PLUGIN,  // in front of what it watches
+    &forward::PLUGIN, // the rest of the world
     &whoami::PLUGIN,  // when nobody else cares
 ];
