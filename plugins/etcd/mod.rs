@@ -3,6 +3,7 @@
 mod api;
 mod client;
 mod gateway;
+mod store;
 mod tls;
 
 pub use api::*;
