@@ -1,7 +1,7 @@
 //! Writes records into a message, compressing names against those already written; cuts a message to size.
 
 use super::message::{self, HEADER_OCTETS, RecordView, Section};
-use super::name::{self, LABEL_OCTETS_MAX, NAME_OCTETS_MAX, NameBuf};
+use super::name::{self, LABEL_OCTETS_MAX, NameBuf};
 use super::types::{Class, Rtype};
 use crate::kit::query::flags;
 
@@ -9,8 +9,6 @@ use crate::kit::query::flags;
 pub const MESSAGE_OCTETS_MAX: usize = 65_535;
 /// Names remembered for compression; later ones are compressed against these and not remembered.
 const NAMES_MAX: usize = 64;
-/// Labels of the longest name: one octet each, with its length octet, and the root.
-const LABELS_MAX: usize = NAME_OCTETS_MAX / 2;
 /// The first offset that a pointer cannot hold (RFC 1035 §4.1.4: fourteen bits).
 const POINTER_END: usize = 0x4000;
 
@@ -27,8 +25,8 @@ pub struct Writer<'m> {
 /// [`Writer`] can be made again for every record at no cost.
 #[derive(Clone)]
 pub struct Compressor {
-    // A digest of each name without regard to case, its length in the low octet: most names differ without a look at the message,
-    // and names of other lengths always do, which bounds what chosen collisions cost.
+    // Of each name: its length, and length, first and last octet of its first label, in lower case. Most names differ without a look at
+    // the message, and names of other lengths always do, which bounds what names chosen to collide cost.
     digests: [u32; NAMES_MAX],
     offsets: [u16; NAMES_MAX],
     len: u8,
@@ -87,9 +85,8 @@ impl Compressor {
         self.question = true;
         if let Ok(question) = message::question(message)
             && let Some(qname) = message.get(HEADER_OCTETS..question.name_end)
-            && let Some(suffixes) = Suffixes::of(qname)
         {
-            for (offset, digest) in suffixes.iter() {
+            for (offset, digest) in suffixes(qname) {
                 self.enter(digest, HEADER_OCTETS + offset);
             }
         }
@@ -127,58 +124,27 @@ fn stands_at(message: &[u8], offset: u16, name: &[u8]) -> bool {
     }
 }
 
-/// The suffixes of one name, without the root: where each starts, and its digest.
-struct Suffixes {
-    starts: [u8; LABELS_MAX],
-    digests: [u32; LABELS_MAX],
-    len: usize,
-}
-
-impl Suffixes {
-    /// `None` unless `wire` is one whole name.
-    fn of(wire: &[u8]) -> Option<Suffixes> {
-        if wire.len() > NAME_OCTETS_MAX {
+/// The suffixes of a name, without the root: where each starts, and its digest. Ends early where the bytes are no name.
+fn suffixes(wire: &[u8]) -> impl Iterator<Item = (usize, u32)> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let at = start;
+        let suffix = wire.get(at..)?;
+        let label_len = *suffix.first()?;
+        let first = suffix.get(1)?;
+        let last = suffix.get(usize::from(label_len))?;
+        if label_len == 0 || usize::from(label_len) > LABEL_OCTETS_MAX {
             return None;
         }
-        let mut suffixes = Suffixes {
-            starts: [0; LABELS_MAX],
-            digests: [0; LABELS_MAX],
-            len: 0,
-        };
-        let mut at = 0;
-        loop {
-            let len = usize::from(*wire.get(at)?);
-            match len {
-                0 if at + 1 == wire.len() => break,
-                1..=LABEL_OCTETS_MAX => {
-                    *suffixes.starts.get_mut(suffixes.len)? = at as u8;
-                    suffixes.len += 1;
-                    at += 1 + len;
-                }
-                _ => return None,
-            }
-        }
-        // From the last label to the first, each digest out of the one behind it (FNV-1a, folded to lower case).
-        let mut hash: u32 = 0x811c_9dc5;
-        let mut end = at;
-        let starts = suffixes.starts.get(..suffixes.len)?;
-        for (start, digest) in starts.iter().zip(&mut suffixes.digests).rev() {
-            let start = usize::from(*start);
-            for octet in wire.get(start..end)? {
-                hash = (hash ^ u32::from(octet.to_ascii_lowercase())).wrapping_mul(0x0100_0193);
-            }
-            *digest = hash & !0xff | (wire.len() - start) as u32;
-            end = start;
-        }
-        Some(suffixes)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (usize, u32)> {
-        let starts = self.starts.iter().take(self.len);
-        starts
-            .zip(&self.digests)
-            .map(|(start, digest)| (usize::from(*start), *digest))
-    }
+        start = at + 1 + usize::from(label_len);
+        let octets = [
+            suffix.len() as u8,
+            label_len,
+            first.to_ascii_lowercase(),
+            last.to_ascii_lowercase(),
+        ];
+        Some((at, u32::from_be_bytes(octets)))
+    })
 }
 
 /// Record data to write.
@@ -319,44 +285,41 @@ impl<'m> Writer<'m> {
             self.message.push(0);
             return Some(());
         }
-        // Mostly it is the question's name, octet for octet: no need to look for it. A name has its only zero length octet at its
-        // end, so that what starts with all of `name` is `name`.
+        if name::wire_len(name) != Some(name.len()) {
+            return None;
+        }
+        // Mostly it is the question's name, octet for octet: no need to look for it. The root's octet is in `name`, so that what
+        // starts with it is it.
         let behind_header = self.message.get(HEADER_OCTETS..);
-        if name.len() > 1
-            && behind_header.is_some_and(|bytes| bytes.starts_with(name))
-            && self.has_question()
-            && name::wire_len(name) == Some(name.len())
-        {
+        if behind_header.is_some_and(|bytes| bytes.starts_with(name)) && self.has_question() {
             self.message.extend_from_slice(&[0xc0, HEADER_OCTETS as u8]);
             return Some(());
         }
-        let suffixes = Suffixes::of(name)?;
         if !self.names.question {
             self.names.enter_question(self.message);
         }
         let start = self.message.len();
-        let known = self.names.len;
-        for (offset, digest) in suffixes.iter() {
+        let known = suffixes(name).find_map(|(offset, digest)| {
             let suffix = name.get(offset..)?;
-            if let Some(pointer) = self.names.find(self.message, digest, suffix) {
+            let pointer = self.names.find(self.message, digest, suffix)?;
+            Some((offset, pointer))
+        });
+        let end = match known {
+            Some((offset, pointer)) => {
                 self.message.extend_from_slice(name.get(..offset)?);
                 self.message
                     .extend_from_slice(&(0xc000 | pointer).to_be_bytes());
-                self.enter_new(&suffixes, known, start, offset);
-                return Some(());
+                offset
             }
-        }
-        self.message.extend_from_slice(name);
-        self.enter_new(&suffixes, known, start, name.len());
-        Some(())
-    }
-
-    /// Enters the suffixes that start before `end` of a name just written at `start`.
-    fn enter_new(&mut self, suffixes: &Suffixes, known: u8, start: usize, end: usize) {
-        debug_assert_eq!(self.names.len, known);
-        for (offset, digest) in suffixes.iter().take_while(|(offset, _)| *offset < end) {
+            None => {
+                self.message.extend_from_slice(name);
+                name.len()
+            }
+        };
+        for (offset, digest) in suffixes(name).take_while(|(offset, _)| *offset < end) {
             self.names.enter(digest, start + offset);
         }
+        Some(())
     }
 
     fn has_question(&self) -> bool {
