@@ -3,6 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::dnsfile::tree::Place;
+use super::dnsfile::{Sources, Span};
 use super::wire::Rcode;
 
 /// Why a query failed, sorted by whose fault it is.
@@ -185,6 +189,70 @@ impl SetupErrors {
     }
 }
 
+/// An error as the operator reads it: `Dnsfile:12:9: cache: what is wrong`, then the line with a mark under the place. What the
+/// Dnsfile is called stands in `sources`.
+pub fn render(error: &SetupError, sources: &Sources, colour: bool) -> String {
+    render_as(Level::ERROR, error, sources, colour)
+}
+
+/// A warning as the operator reads it: as [`render`] does an error, with `warning: ` before what it says.
+pub fn render_warning(warning: &SetupError, sources: &Sources, colour: bool) -> String {
+    let warning = SetupError {
+        what: format!("warning: {}", warning.what),
+        ..warning.clone()
+    };
+    render_as(Level::WARNING, &warning, sources, colour)
+}
+
+fn render_as(level: Level<'static>, error: &SetupError, sources: &Sources, colour: bool) -> String {
+    let place = error.at.and_then(|at| Some((at, sources.place(at)?)));
+    let mut text = match (&place, sources.files.first()) {
+        (Some((_, place)), _) => format!("{}:{}:{}: ", place.file, place.line, place.column),
+        (None, Some((name, _))) => format!("{name}: "),
+        (None, None) => String::new(),
+    };
+    if let Some(plugin) = &error.plugin {
+        text.push_str(&format!("{plugin}: "));
+    }
+    text.push_str(&error.what);
+    if let Some(near) = &error.suggestion {
+        text.push_str(&format!("; did you mean `{near}`?"));
+    }
+    text.push('\n');
+    if let Some((at, place)) = place
+        && !place.text.trim().is_empty()
+    {
+        let picture = picture(level, at, place, colour);
+        text.push_str(picture.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// The line, and the place marked.
+fn picture(level: Level<'static>, at: Span, place: Place<'_>, colour: bool) -> String {
+    let start: usize = place
+        .text
+        .chars()
+        .take(place.column - 1)
+        .map(char::len_utf8)
+        .sum();
+    let length = (at.end.saturating_sub(at.start) as usize).min(place.text.len() - start);
+    let mut end = start + length;
+    while !place.text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let snippet = Snippet::source(place.text)
+        .line_start(place.line)
+        .annotation(AnnotationKind::Primary.span(start..end));
+    let renderer = if colour {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    renderer.render(&[Group::with_level(level).element(snippet)])
+}
+
 /// The candidate nearest to a misspelt word, if one is near: about a third of its letters differ, at most.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.chars().count() > SUGGESTED_CHARS_MAX {
@@ -241,5 +309,62 @@ mod tests {
         assert_eq!(nearest("rewrite", words), None);
         assert_eq!(nearest("x", words), None);
         assert_eq!(nearest("", words), None);
+    }
+
+    fn sources(text: &str) -> Sources {
+        Sources {
+            files: vec![("Dnsfile".into(), text.into())],
+        }
+    }
+
+    fn span_of(text: &str, word: &str) -> Span {
+        let start = text.find(word).unwrap();
+        Span {
+            file: 0,
+            start: start as u32,
+            end: (start + word.len()) as u32,
+        }
+    }
+
+    #[test]
+    fn errors_are_rendered_with_their_place() {
+        let text = "a {\n    # größer\n    größer cahce \"x\ny\"\n}";
+        let error = SetupError {
+            plugin: Some("probe".into()),
+            ..SetupError::at(span_of(text, "cahce"), "unknown option `cahce`").suggest("cache")
+        };
+        insta::assert_snapshot!(render(&error, &sources(text), false), @r#"
+        Dnsfile:3:12: probe: unknown option `cahce`; did you mean `cache`?
+          |
+        3 |     größer cahce "x
+          |            ^^^^^
+        "#);
+        let several = SetupError::at(span_of(text, "\"x\ny\""), "quoted");
+        insta::assert_snapshot!(render(&several, &sources(text), false), @r#"
+        Dnsfile:3:18: quoted
+          |
+        3 |     größer cahce "x
+          |                  ^^
+        "#);
+        let end = Span {
+            file: 0,
+            start: text.len() as u32,
+            end: text.len() as u32,
+        };
+        insta::assert_snapshot!(render_warning(&SetupError::at(end, "the end"), &sources(text), false), @"
+        Dnsfile:5:2: warning: the end
+          |
+        5 | }
+          |  ^
+        ");
+        insta::assert_snapshot!(render(&SetupError::general("no listener"), &sources(text), false), @"Dnsfile: no listener");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn rendering_never_panics(text in "(?s).{0,40}", start in 0u32..60, length in 0u32..60, colour: bool) {
+            let at = Span { file: 0, start, end: start + length };
+            render(&SetupError::at(at, "what"), &sources(&text), colour);
+        }
     }
 }

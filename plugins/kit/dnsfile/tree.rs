@@ -1,5 +1,7 @@
 //! What a Dnsfile says, with the place of every word.
 
+use std::fmt;
+
 /// A place in one of the files read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub struct Span {
@@ -54,6 +56,97 @@ pub struct ServerBlock {
 pub struct Sources {
     /// Name and text.
     pub files: Vec<(String, String)>,
+}
+
+/// A [`Span`]'s start as a reader counts: lines and columns from 1, columns in characters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place<'s> {
+    /// The file's name.
+    pub file: &'s str,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// The whole line, without its end.
+    pub text: &'s str,
+}
+
+impl Sources {
+    /// Where a span starts.
+    pub fn place(&self, span: Span) -> Option<Place<'_>> {
+        let (file, text) = self.files.get(span.file as usize)?;
+        let mut at = (span.start as usize).min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let (before, behind) = text.split_at(at);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line_end = behind.find('\n').map_or(text.len(), |newline| at + newline);
+        Some(Place {
+            file,
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            text: text[line_start..line_end].trim_end_matches('\r'),
+        })
+    }
+}
+
+impl fmt::Display for Word {
+    /// As a Dnsfile writes it: quoted where it must be, or was.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needs_quotes = self.quoted
+            || matches!(self.text.as_str(), "" | "{" | "}" | "{}")
+            || self.text.starts_with(['"', '\u{feff}'])
+            || self.text.contains(|c: char| c.is_whitespace() || c == '#');
+        if needs_quotes {
+            write!(f, "\"{}\"", self.text.replace('"', "\\\""))
+        } else {
+            f.write_str(&self.text)
+        }
+    }
+}
+
+fn write_words(f: &mut fmt::Formatter<'_>, words: &[Word]) -> fmt::Result {
+    words.iter().try_for_each(|word| write!(f, " {word}"))
+}
+
+impl fmt::Display for Directive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "    {}", self.name)?;
+        write_words(f, &self.arguments)?;
+        if let Some(lines) = &self.block {
+            f.write_str(" {\n")?;
+            for line in lines {
+                f.write_str("       ")?;
+                write_words(f, &line.words)?;
+                f.write_str("\n")?;
+            }
+            f.write_str("    }")?;
+        }
+        f.write_str("\n")
+    }
+}
+
+impl fmt::Display for ServerBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for key in &self.keys {
+            write!(f, "{key} ")?;
+        }
+        f.write_str("{\n")?;
+        self.directives
+            .iter()
+            .try_for_each(|directive| write!(f, "{directive}"))?;
+        f.write_str("}\n")
+    }
+}
+
+impl fmt::Display for Dnsfile {
+    /// What it comes to: imports and variables in place, comments gone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.blocks
+            .iter()
+            .try_for_each(|block| write!(f, "{block}"))
+    }
 }
 
 /// A whole Dnsfile with its imports.
