@@ -110,6 +110,20 @@ pub struct Services {
     pub doubles: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
+/// The folder that relative file names start from where no `root` is written, instead of the process's: a double.
+pub struct StartFolder(pub PathBuf);
+
+impl Services {
+    /// Where relative file names start from until a `root` says otherwise.
+    pub(crate) fn start_folder(&self) -> PathBuf {
+        let folder = self
+            .doubles
+            .iter()
+            .find_map(|double| double.downcast_ref::<StartFolder>());
+        folder.map_or_else(PathBuf::new, |folder| folder.0.clone())
+    }
+}
+
 /// What the setups of a whole program register; `program::build` makes it into a `Program`.
 #[derive(Default)]
 pub struct Registered {

@@ -148,7 +148,7 @@ impl Block {
             plugins,
             listeners: Vec::new(),
             bind: None,
-            root: PathBuf::new(),
+            root: services.start_folder(),
             all_classes: false,
             chain: Vec::new(),
         }

@@ -31,9 +31,7 @@ pub fn ask_in(table: Table, dnsfile: &str, question: &str) -> Asked {
 pub fn ask_with(table: Table, dnsfile: &str, upstream: &[(&str, &str)], question: &str) -> Asked {
     let world = World::new();
     for (subject, lines) in upstream {
-        let words: Vec<&str> = subject.split_whitespace().collect();
-        let lines: Vec<&str> = lines.lines().map(str::trim).collect();
-        match reply::script(&words, &lines) {
+        match reply::script(subject, lines) {
             Ok(script) => world.upstream.script(script),
             Err(what) => panic!("{subject}: {what}"),
         }

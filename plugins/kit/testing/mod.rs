@@ -20,6 +20,7 @@ mod zone;
 
 pub use ask::{ask, ask_in, ask_with};
 pub use question::Question;
+pub use reply::script;
 pub use server::TestServer;
 pub use upstream::ScriptedUpstream;
 pub use world::World;

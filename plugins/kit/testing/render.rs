@@ -332,7 +332,7 @@ fn quoted(data: &[u8]) -> String {
 }
 
 /// Octets in lower-case hexadecimal.
-pub(super) fn hex(data: &[u8]) -> String {
+pub fn hex(data: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(data)
 }
 

@@ -40,20 +40,22 @@ struct Reply {
     times: Option<u32>,
 }
 
-/// Makes a script of `upstream WORDS` and the lines below it.
+/// Makes a script of `upstream SUBJECT` and the lines below it: SUBJECT is `[scripted-X] NAME TYPE`, where NAME may be `*` or
+/// `*.example.org` and TYPE `*`.
 ///
 /// Lines: `RCODE [aa] [tc] [ra] [ad]` (RD and CD are the query's), records (answer section unless `authority` or
 /// `additional` stands before them; `{count}` is how often this was asked, `{name}` the name asked for), `edns SIZE
 /// [CODE=HEX…]`, `after DURATION`, `silent`, `raw HEX` (the ID is put right), `times N` (then the script is used up), `udp`, `tcp` (this transport only).
-pub(super) fn script(words: &[&str], lines: &[&str]) -> Result<Script, String> {
-    let mut subject = match words {
+pub fn script(subject: &str, lines: &str) -> Result<Script, String> {
+    let words: Vec<&str> = subject.split_whitespace().collect();
+    let mut subject = match *words.as_slice() {
         [who, name, rtype] if ScriptedUpstream::is_named_by(who) => Match::new(who, name, rtype)?,
         [name, rtype] => Match::new(SCRIPTED, name, rtype)?,
         _ => return Err("write `upstream [scripted-X] NAME TYPE`".into()),
     };
     let mut reply = Reply::default();
-    for line in lines {
-        match *line {
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line {
             "udp" => subject.transport = Some(Transport::Udp),
             "tcp" => subject.transport = Some(Transport::Tcp),
             line => reply

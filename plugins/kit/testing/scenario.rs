@@ -150,11 +150,17 @@ pub fn run_text(text: &str, table: Table, update: bool) -> Outcome {
             match play.step(step).await {
                 Ok(None) => {}
                 Ok(Some(change)) => changes.push((at, change)),
-                Err(what) => failures.push(Failure {
-                    line: step.line,
-                    step: step.head.clone(),
-                    what,
-                }),
+                Err(what) => {
+                    failures.push(Failure {
+                        line: step.line,
+                        step: step.head.clone(),
+                        what,
+                    });
+                    if play.server.is_none() {
+                        // Nothing that follows can say anything new.
+                        break;
+                    }
+                }
             }
         }
         // A Dnsfile behind which nothing is asked must build nevertheless.
@@ -300,11 +306,11 @@ impl Play {
             }
             ["upstream", "zone"] => {
                 let script = zone::script(&step.block())?;
-                self.world.upstream.script(script);
+                self.world.upstream.script_last(script);
                 Ok(None)
             }
-            ["upstream", subject @ ..] => {
-                let script = reply::script(subject, &step.block())?;
+            ["upstream", ..] => {
+                let script = reply::script(&rest(1), &step.block.join("\n"))?;
                 self.world.upstream.script(script);
                 Ok(None)
             }

@@ -11,13 +11,16 @@ use futures_util::FutureExt;
 use super::question::Question;
 use super::world::{Events, EventsSubscriber, World};
 use crate::kit::clock;
+use crate::kit::dnsfile::{self, Sources};
 use crate::kit::edge::{Accepted, Arrival, Edge, Reply};
+use crate::kit::errors::{SetupError, render, render_warning};
+use crate::kit::handler::Served;
 use crate::kit::lookup::Dispatch;
 use crate::kit::plugin::Plugin;
-use crate::kit::program::{Listener, Program, Server};
+use crate::kit::program::{self, Program};
 use crate::kit::query::{ListenerId, Query, Slot, take_rescued};
 use crate::kit::response::Response;
-use crate::kit::setup::{HttpRoute, Kept, ReadyCheck};
+use crate::kit::setup::Kept;
 
 /// Virtual time after which a response will not come any more.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,11 +56,7 @@ pub struct TestServer {
 }
 
 struct Running {
-    server: Arc<Server>,
-    listeners: Vec<Listener>,
-    http: Vec<HttpRoute>,
-    ready: Vec<ReadyCheck>,
-    kept: Kept,
+    program: Program,
     warnings: String,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -91,7 +90,8 @@ impl TestServer {
         table: &'static [&'static Plugin],
         dnsfile: &str,
     ) -> Result<(), String> {
-        self.running = Running::start(world, table, dnsfile, self.running.kept.clone()).await?;
+        self.running =
+            Running::start(world, table, dnsfile, self.running.program.kept.clone()).await?;
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl TestServer {
 
     /// The chains, each as its handlers' names.
     pub fn chains(&self) -> Vec<Vec<&'static str>> {
-        self.running.server.chains().collect()
+        self.running.program.server.chains().collect()
     }
 
     /// Asks, and waits for the answer.
@@ -142,8 +142,34 @@ impl TestServer {
         self.serve(query).await
     }
 
+    /// One query from packet to reply and back to the slot, as a worker does it: for what measures the way of an answer that is there
+    /// at once. `None` when it was not.
+    pub fn round(&self, slot: Box<Slot>, question: &Question) -> Option<Box<Slot>> {
+        let (listener, port) = self.listener(question)?;
+        let arrival = Arrival {
+            packet: &question.packet,
+            client: question.client,
+            local: SocketAddr::new(question.local, port),
+            transport: question.transport,
+            listener,
+            received_at: clock::now(),
+        };
+        let query = match self.edge.accept(slot, arrival) {
+            Accepted::Query(query) => query,
+            Accepted::Reply(reply) => return Some(reply.into_slot()),
+            Accepted::Silence(slot) => return Some(slot),
+        };
+        match self.running.program.server.serve(query) {
+            Served::Now(response) => match self.edge.finish(response) {
+                Ok(reply) => Some(reply.into_slot()),
+                Err(slot) => Some(slot),
+            },
+            Served::Later(_) => None,
+        }
+    }
+
     async fn serve(&self, query: Query) -> Answered {
-        let server = Arc::clone(&self.running.server);
+        let server = Arc::clone(&self.running.program.server);
         // `async` so that a panic of a handler that answers at once is caught as well.
         let response = async { server.serve(query).response().await };
         let response = AssertUnwindSafe(tokio::time::timeout(PATIENCE, response)).catch_unwind();
@@ -176,7 +202,7 @@ impl TestServer {
 
     /// The listener for a question: of its port (the first listener's if it names none), its address before all addresses.
     fn listener(&self, question: &Question) -> Option<(ListenerId, u16)> {
-        let listeners = &self.running.listeners;
+        let listeners = &self.running.program.listeners;
         let port = match question.port {
             Some(port) => port,
             None => listeners.first()?.address.port(),
@@ -194,7 +220,7 @@ impl TestServer {
     /// Asks a path over HTTP: `/ready`, or `127.0.0.1:8181/ready` where several have it. Status and body; 404 for a path that nobody has.
     pub fn http(&self, target: &str) -> (u16, String) {
         let (address, path) = target.split_at(target.find('/').unwrap_or(target.len()));
-        let found = self.running.http.iter().find(|route| {
+        let found = self.running.program.http.iter().find(|route| {
             route.path == path && (address.is_empty() || route.address.to_string() == address)
         });
         match found {
@@ -208,7 +234,7 @@ impl TestServer {
 
     /// The readiness checks that are not ready.
     pub fn unready(&self) -> Vec<&str> {
-        let checks = self.running.ready.iter();
+        let checks = self.running.program.ready.iter();
         checks
             .filter(|check| !(check.is_ready)())
             .map(|check| check.name.as_str())
@@ -238,23 +264,29 @@ impl Running {
         dnsfile: &str,
         kept: Kept,
     ) -> Result<Running, String> {
-        let program = build(world, table, dnsfile, kept, false)?;
-        for (_, plugin, start) in program.starts {
-            match tokio::time::timeout(START, start).await {
-                Ok(Ok(())) => {}
-                Ok(Err(what)) => return Err(format!("{plugin}: {what}")),
-                Err(_) => return Err(format!("{plugin}: not started within 5s")),
-            }
+        let (mut program, sources) = build(world, table, dnsfile, kept, false)?;
+        for (at, plugin, start) in std::mem::take(&mut program.starts) {
+            let what = match tokio::time::timeout(START, start).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(what)) => what,
+                Err(_) => "not ready within 5s".to_owned(),
+            };
+            let error = SetupError {
+                at,
+                plugin: Some(plugin),
+                ..SetupError::general(what)
+            };
+            return Err(shown(render, &[error], &sources, world));
         }
-        let tasks = program.background.into_iter();
+        let background = std::mem::take(&mut program.background);
+        let warnings = shown(render_warning, &program.warnings, &sources, world);
         Ok(Running {
-            tasks: tasks.map(|(_, task)| tokio::spawn(task)).collect(),
-            server: program.server,
-            listeners: program.listeners,
-            http: program.http,
-            ready: program.ready,
-            kept: program.kept,
-            warnings: String::new(),
+            tasks: background
+                .into_iter()
+                .map(|(_, task)| tokio::spawn(task))
+                .collect(),
+            warnings,
+            program,
         })
     }
 }
@@ -266,11 +298,26 @@ pub fn check(table: &'static [&'static Plugin], dnsfile: &str) -> Result<(), Str
 
 fn build(
     world: &World,
-    _table: &'static [&'static Plugin],
-    _dnsfile: &str,
+    table: &'static [&'static Plugin],
+    text: &str,
     kept: Kept,
     check_only: bool,
-) -> Result<Program, String> {
-    let _services = world.services(kept, check_only);
-    Err("the Dnsfile front end is not there yet".into())
+) -> Result<(Program, Sources), String> {
+    let services = world.services(kept, check_only);
+    let tree = dnsfile::parse("Dnsfile", text, world)
+        .map_err(|rejected| shown(render, &rejected.errors, &rejected.sources, world))?;
+    let program = program::build(&tree, table, &services)
+        .map_err(|errors| shown(render, &errors, &tree.sources, world))?;
+    Ok((program, tree.sources))
+}
+
+type Render = fn(&SetupError, &Sources, bool) -> String;
+
+/// Errors or warnings as the operator sees them; the test's folder is `DIR`.
+fn shown(render: Render, errors: &[SetupError], sources: &Sources, world: &World) -> String {
+    let text: String = errors
+        .iter()
+        .map(|error| render(error, sources, false))
+        .collect();
+    text.replace(&*world.folder().to_string_lossy(), "DIR")
 }

@@ -58,6 +58,11 @@ impl ScriptedUpstream {
         self.state().scripts.push(script);
     }
 
+    /// Adds a script, to be asked when no other one knew what to do.
+    pub fn script_last(&self, script: Script) {
+        self.state().scripts.insert(0, script);
+    }
+
     /// Whether a word of the Dnsfile names a scripted upstream: `scripted`, or `scripted-a` and so on where a test needs several.
     pub fn is_named_by(word: &str) -> bool {
         word == SCRIPTED || word.starts_with("scripted-")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -11,9 +12,10 @@ use tracing::span;
 
 use super::odd;
 use super::upstream::ScriptedUpstream;
+use crate::kit::dnsfile::{Loader, System};
 use crate::kit::metrics::Metrics;
 use crate::kit::query_log::QueryLogCapture;
-use crate::kit::setup::{Kept, Services};
+use crate::kit::setup::{Kept, Services, StartFolder};
 
 /// Doubles, captures and a folder.
 pub struct World {
@@ -72,7 +74,11 @@ impl World {
             workers: 1,
             default_port: 53,
             check_only,
-            doubles: vec![self.upstream.clone(), self.query_log.clone()],
+            doubles: vec![
+                self.upstream.clone(),
+                self.query_log.clone(),
+                Arc::new(StartFolder(self.folder().to_owned())),
+            ],
         }
     }
 }
@@ -80,6 +86,29 @@ impl World {
 impl Default for World {
     fn default() -> World {
         World::new()
+    }
+}
+
+/// The Dnsfile's environment is the world's, and its relative files are in the world's folder.
+impl Loader for World {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.environment.get(name).cloned()
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        System.read(&self.absolute(path))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        System.list(&self.absolute(folder))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        System.exists(&self.absolute(path))
+    }
+
+    fn absolute(&self, path: &Path) -> PathBuf {
+        self.folder().join(path)
     }
 }
 

@@ -7,7 +7,7 @@ use hickory_proto::op::{Edns, Message};
 use hickory_proto::rr::{RData, Record, RecordType};
 
 use super::reply;
-use super::upstream::{Reaction, Script, Seen};
+use super::upstream::{Reaction, SCRIPTED, Script, Seen};
 use crate::kit::query::Transport;
 use crate::kit::wire::Rcode;
 
@@ -27,6 +27,9 @@ pub(super) fn script(lines: &[&str]) -> Result<Script, String> {
         .collect::<Result<_, _>>()?;
     let zones = Zones { records };
     Ok(Box::new(move |seen: &Seen| {
+        if seen.upstream != SCRIPTED {
+            return None;
+        }
         let query = Message::from_vec(&seen.packet).ok()?;
         let message = zones.answer(&query)?;
         Some(Reaction {
@@ -59,6 +62,15 @@ pub(super) fn fitted(
     message.authorities.clear();
     message.additionals.clear();
     message.to_vec().ok()
+}
+
+/// RFC 2308 §3: the SOA of a denial lives no longer than its minimum says.
+fn denial(soa: &Record) -> Record {
+    let mut soa = soa.clone();
+    if let RData::SOA(data) = &soa.data {
+        soa.ttl = soa.ttl.min(data.minimum);
+    }
+    soa
 }
 
 impl Zones {
@@ -103,7 +115,7 @@ impl Zones {
                             message.metadata.response_code =
                                 hickory_proto::op::ResponseCode::NXDomain;
                         }
-                        message.add_authority(self.soa(&name)?.clone());
+                        message.add_authority(denial(self.soa(&name)?));
                     }
                     return Some(message);
                 }
