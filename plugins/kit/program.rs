@@ -189,7 +189,8 @@ impl Dispatch for Server {
             return self.refuse(query);
         };
         match self.chains.get(chain) {
-            Some((links, facts)) if facts.admits(query.qclass()) => {
+            // A block without a handler refuses, and nothing in it could count.
+            Some((links, facts)) if !links.is_empty() && facts.admits(query.qclass()) => {
                 query.set_zone_at(zone_at);
                 Next::new(links).serve(query)
             }
@@ -224,3 +225,6 @@ impl Server {
             .map(|(links, _)| links.iter().map(|link| link.name).collect())
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

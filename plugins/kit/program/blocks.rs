@@ -1,5 +1,6 @@
 //! A server block on its way from the tree to a chain.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -109,7 +110,16 @@ impl Block {
         let mut keys = Vec::new();
         for word in &block.keys {
             match zones::parse_key(&word.text, services.default_port) {
-                Ok(read) => keys.extend(read.into_iter().map(|key| (key, word.span))),
+                Ok(read) => {
+                    if let Some((before, behind)) = word.text.split_once(',') {
+                        let what = format!(
+                            "`{}` is one zone with a comma in its name; write `{before}, {behind}` for two",
+                            word.text
+                        );
+                        warnings.push(SetupError::at(word.span, what));
+                    }
+                    keys.extend(read.into_iter().map(|key| (key, word.span)));
+                }
                 Err(what) => errors.push(SetupError::at(word.span, what)),
             }
         }
@@ -265,17 +275,22 @@ pub(super) fn listeners(blocks: &mut [Block]) -> Vec<Listener> {
         for host in block.hosts() {
             for (key, span) in &block.keys {
                 let name = listener_name(host, key.port);
-                let position = listeners
-                    .iter()
-                    .position(|listener| listener.name == name)
-                    .unwrap_or_else(|| {
-                        listeners.push(Listener {
-                            address: SocketAddr::new(host, key.port),
-                            name: name.clone(),
-                            span: *span,
-                        });
-                        listeners.len() - 1
+                let found = listeners.iter().position(|listener| listener.name == name);
+                let position = found.unwrap_or_else(|| {
+                    listeners.push(Listener {
+                        address: SocketAddr::new(host, key.port),
+                        name: name.clone(),
+                        span: *span,
                     });
+                    listeners.len() - 1
+                });
+                // `bind 0.0.0.0` beside a block that listens on every address: one socket does for both.
+                if host.is_unspecified()
+                    && host.is_ipv6()
+                    && let Some(listener) = listeners.get_mut(position)
+                {
+                    listener.address.set_ip(host);
+                }
                 let entry = (ListenerId(position as u16), name);
                 if !block.listeners.contains(&entry) {
                     block.listeners.push(entry);
@@ -288,33 +303,26 @@ pub(super) fn listeners(blocks: &mut [Block]) -> Vec<Listener> {
 
 /// Zones that are served twice at the same place, or at every address and at one of them as well.
 pub(super) fn find_conflicts(blocks: &[Block], errors: &mut Vec<SetupError>) {
-    let mut seen: Vec<(&Key, Option<IpAddr>)> = Vec::new();
+    // By zone and port: where it is served so far, none being every address.
+    let mut seen: HashMap<(&str, u16), Vec<Option<IpAddr>>> = HashMap::new();
     for block in blocks {
         for host in block.hosts() {
             let host = (!host.is_unspecified()).then_some(host);
             for (key, span) in &block.keys {
-                let same_zone = |other: &&(&Key, Option<IpAddr>)| {
-                    other.0.zone == key.zone && other.0.port == key.port
-                };
-                // Port 0 is another port every time.
-                let earlier = seen.iter().filter(same_zone).filter(|_| key.port != 0);
-                let mut earlier = earlier
-                    .filter(|(_, other)| other == &host || other.is_none() || host.is_none());
-                match earlier.next() {
-                    Some((_, other)) if *other == host => {
-                        let what =
-                            format!("cannot serve {} - it is already defined", place(key, host));
-                        errors.push(SetupError::at(*span, what));
-                    }
-                    Some((found, other)) => {
-                        let what = format!(
-                            "cannot serve {} - zone overlap listener capacity with {}; `bind` both to addresses or neither",
-                            place(key, host),
-                            place(found, *other),
-                        );
-                        errors.push(SetupError::at(*span, what));
-                    }
-                    None => seen.push((key, host)),
+                let earlier = seen.entry((key.zone.text.as_str(), key.port)).or_default();
+                let overlaps = |other: &&Option<IpAddr>| other.is_none() || host.is_none();
+                if earlier.contains(&host) {
+                    let what = format!("cannot serve {} - it is already defined", place(key, host));
+                    errors.push(SetupError::at(*span, what));
+                } else if let Some(other) = earlier.iter().rfind(overlaps) {
+                    let what = format!(
+                        "cannot serve {} - zone overlap listener capacity with {}; `bind` both to addresses or neither",
+                        place(key, host),
+                        place(key, *other),
+                    );
+                    errors.push(SetupError::at(*span, what));
+                } else {
+                    earlier.push(host);
                 }
             }
         }
