@@ -129,7 +129,7 @@ fn options_tables_say_what_the_plugins_table_says() {
         });
         for option in plugin.options.iter().filter(|option| !option.ignored) {
             let row = format!(
-                "| `{}` | {} | {} | {} |",
+                "| `{}` |{} | {} | {} |",
                 option.name,
                 arguments(option.args),
                 escaped(option.default),
@@ -150,7 +150,10 @@ fn options_tables_say_what_the_plugins_table_says() {
         // Rows of the options' table only: four columns, the first a word in backquotes.
         let stray = section
             .lines()
-            .filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 3)
+            .filter(|line| {
+                line.starts_with("| `")
+                    && line.matches('|').count() - line.matches("\\|").count() == 5
+            })
             .find(known);
         assert_eq!(stray, None, "{}: no such option", path.display());
     }
@@ -163,7 +166,8 @@ fn arguments(args: &[Arg]) -> String {
         Count::Any => format!("[{}...]", arg.name),
         Count::Some => format!("{}...", arg.name),
     });
-    escaped(&words.collect::<Vec<_>>().join(" "))
+    // Each with a blank before it, so that a cell without arguments has one.
+    escaped(&words.map(|word| format!(" {word}")).collect::<String>())
 }
 
 fn escaped(text: &str) -> String {

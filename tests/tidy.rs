@@ -1,6 +1,7 @@
 //! Rules over the tree that no other tool has. Each is a function from a file to complaints, proved on a planted violation.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -157,13 +158,14 @@ fn unfinished(file: &File) -> Vec<String> {
     if !file.is_rust() || file.path == "tests/tidy.rs" {
         return Vec::new();
     }
-    let marks =
-        Regex::new(r"\b(todo!|unimplemented!|dbg!)\(|\b(FIXME|XXX|TODO)\b").expect("a literal");
+    static MARKS: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\b(todo!|unimplemented!|dbg!)\(|\b(FIXME|XXX|TODO)\b").expect("a literal")
+    });
     file.text
         .lines()
         .enumerate()
         // A TODO may stand with its issue's number.
-        .filter(|(_, line)| marks.is_match(line) && !(line.contains("TODO") && line.contains('#')))
+        .filter(|(_, line)| MARKS.is_match(line) && !(line.contains("TODO") && line.contains('#')))
         .map(|(at, line)| format!("{}: {}", at + 1, line.trim()))
         .collect()
 }
@@ -187,15 +189,19 @@ fn unsafe_code(file: &File) -> Vec<String> {
     if !file.is_rust() || file.path == "tests/tidy.rs" || file.path == "tests/alloc.rs" {
         return Vec::new();
     }
-    let word = Regex::new(r"\bunsafe\s*(\{|fn|impl)").expect("a literal");
+    static WORD: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\bunsafe\s*(\{|fn|impl)").expect("a literal"));
     let lines: Vec<(usize, &str)> = file.code().collect();
     let mut complaints = Vec::new();
     for (at, line) in &lines {
-        if !word.is_match(line) || line.trim_start().starts_with("//") {
+        if !WORD.is_match(line) || line.trim_start().starts_with("//") {
             continue;
         }
-        if !file.path.starts_with("src/") {
-            complaints.push(format!("{at}: unsafe outside the engine"));
+        if !["src/", "benches/"]
+            .iter()
+            .any(|at| file.path.starts_with(at))
+        {
+            complaints.push(format!("{at}: unsafe outside the engine and the benches"));
         }
         let above = lines.get(at.saturating_sub(6)..at - 1).unwrap_or_default();
         if !above.iter().any(|(_, line)| line.contains("// SAFETY:")) {
@@ -209,11 +215,12 @@ fn workplace_paths(file: &File) -> Vec<String> {
     if file.path == "tests/tidy.rs" {
         return Vec::new();
     }
-    let path = Regex::new(r"/work/|/home/[a-z]|/root/|/tmp/[a-z]").expect("a literal");
+    static PATH: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"/work/|/home/[a-z]|/root/|/tmp/[a-z]").expect("a literal"));
     file.text
         .lines()
         .enumerate()
-        .filter(|(_, line)| path.is_match(line))
+        .filter(|(_, line)| PATH.is_match(line))
         .map(|(at, line)| format!("{}: {}", at + 1, line.trim()))
         .collect()
 }
@@ -223,7 +230,8 @@ fn sentences(file: &File) -> Vec<String> {
         return Vec::new();
     }
     // A full stop, a space and a capital: a second sentence on the line. Abbreviations with an inner stop do not match.
-    let second = Regex::new(r"[a-z`)*0-9]\. [A-Z][a-z]+ [a-z]").expect("a literal");
+    static SECOND: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"[a-z`)*0-9]\. [A-Z][a-z]+ [a-z]").expect("a literal"));
     let mut fenced = false;
     let mut complaints = Vec::new();
     for (at, line) in file.text.lines().enumerate() {
@@ -231,7 +239,7 @@ fn sentences(file: &File) -> Vec<String> {
             fenced = !fenced;
         }
         let prose = !fenced && !line.starts_with(['|', '#', '>']);
-        if prose && second.is_match(line) {
+        if prose && SECOND.is_match(line) {
             complaints.push(format!("{}: two sentences on a line", at + 1));
         }
     }
@@ -242,8 +250,9 @@ fn long_functions(file: &File) -> Vec<String> {
     if !file.is_rust() {
         return Vec::new();
     }
-    let head =
-        Regex::new(r"^(\s*)(pub(\([a-z]+\))? )?(async |const )*fn (\w+)").expect("a literal");
+    static HEAD: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^(\s*)(pub(\([a-z]+\))? )?(async |const )*fn (\w+)").expect("a literal")
+    });
     let mut complaints = Vec::new();
     let mut open: Option<(usize, String, String)> = None;
     for (at, line) in file.code() {
@@ -256,7 +265,7 @@ fn long_functions(file: &File) -> Vec<String> {
             open = None;
         }
         if open.is_none()
-            && let Some(found) = head.captures(line)
+            && let Some(found) = HEAD.captures(line)
             && !line.trim_end().ends_with(';')
         {
             open = Some((at, format!("{}}}", &found[1]), found[5].to_owned()));
@@ -269,9 +278,11 @@ fn error_texts(file: &File) -> Vec<String> {
     if !file.is_rust() || !file.path.starts_with("plugins/") {
         return Vec::new();
     }
-    let text = Regex::new(r#"SetupError::(at|general)\([^"]*"[^"]*\."\)"#).expect("a literal");
+    static TEXT: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"SetupError::(at|general)\([^"]*"[^"]*\."\)"#).expect("a literal")
+    });
     file.code()
-        .filter(|(_, line)| text.is_match(line))
+        .filter(|(_, line)| TEXT.is_match(line))
         .map(|(at, line)| format!("{at}: {}", line.trim()))
         .collect()
 }

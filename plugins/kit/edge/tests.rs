@@ -1,3 +1,5 @@
+//! What the edge makes of packets and responses, packet by packet.
+
 use std::net::SocketAddr;
 
 use data_encoding::HEXLOWER;
