@@ -164,7 +164,9 @@ fn arguments(args: &[Arg]) -> String {
         Count::One => arg.name.to_owned(),
         Count::Optional => format!("[{}]", arg.name),
         Count::Any => format!("[{}...]", arg.name),
-        Count::Some => format!("{}...", arg.name),
+        // A name of several words is a whole syntax of its own.
+        Count::Some if !arg.name.contains(' ') => format!("{}...", arg.name),
+        Count::Some => arg.name.to_owned(),
     });
     // Each with a blank before it, so that a cell without arguments has one.
     escaped(&words.map(|word| format!(" {word}")).collect::<String>())
