@@ -10,6 +10,7 @@ pub mod kit;
 
 mod bind;
 mod bufsize;
+mod cache;
 mod debug;
 mod errors;
 #[cfg(feature = "etcd")]
@@ -40,6 +41,7 @@ pub static PLUGINS: &[&Plugin] = &[
     &metrics::PLUGIN, // counts refusals and failures as well as answers
     &errors::PLUGIN,  // inside metrics, so that a failure is counted before it is reported
     &log::PLUGIN,     // sees the answer as the client will, cached or not
+    &cache::PLUGIN,   // before anything that fetches; after anything that judges the client
     &r#loop::PLUGIN,  // in front of what it watches
     &forward::PLUGIN, // the rest of the world
     &whoami::PLUGIN,  // when nobody else cares
