@@ -5,6 +5,8 @@
 //! [`upstream`] knows who is down; a probe asks those until they are back.
 
 mod config;
+#[cfg(test)]
+mod hostile;
 mod message;
 mod policy;
 mod probe;

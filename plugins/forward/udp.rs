@@ -72,7 +72,7 @@ struct Shared {
 #[derive(Default)]
 struct Inner {
     registry: Option<Registry>,
-    pools: Vec<Box<[Option<usize>; POOL_SOCKETS]>>,
+    pools: Vec<[Option<usize>; POOL_SOCKETS]>,
     sockets: Vec<Option<Socket>>,
     free_sockets: Vec<usize>,
     waits: Vec<Wait>,
@@ -141,10 +141,7 @@ impl Sockets {
         Sockets {
             state: Arc::new(Shared {
                 inner: Mutex::new(Inner {
-                    pools: upstreams
-                        .iter()
-                        .map(|_| Box::new([None; POOL_SOCKETS]))
-                        .collect(),
+                    pools: upstreams.iter().map(|_| [None; POOL_SOCKETS]).collect(),
                     upstreams: upstreams.to_vec(),
                     ..Inner::default()
                 }),
