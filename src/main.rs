@@ -1,2 +1,9 @@
-//! SkeinDNS.
-fn main() {}
+//! SkeinDNS with the plugins of this repository.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    skeindns::run(skein_plugins::PLUGINS)
+}

@@ -1,0 +1,23 @@
+//! What the binary does beside serving. These may know plugins by name; the engine beside them may not.
+
+mod check;
+mod plugins;
+
+pub(crate) use check::check;
+pub(crate) use plugins::{names, plugins};
+
+/// Two lines, as CoreDNS prints them: name and version, then system, compiler and commit.
+pub(crate) fn version() -> String {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!(
+        "SkeinDNS-{}\n{}/{machine}, {}, {}\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        env!("SKEINDNS_RUSTC"),
+        env!("SKEINDNS_COMMIT"),
+    )
+}
