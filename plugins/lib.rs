@@ -17,6 +17,7 @@ mod errors;
 pub mod etcd;
 mod forward;
 mod health;
+mod loadbalance;
 mod log;
 mod r#loop;
 mod metrics;
@@ -30,19 +31,20 @@ use kit::plugin::Plugin;
 
 /// Every plugin, outermost first. Order is meaning: each line says why it stands where it stands.
 pub static PLUGINS: &[&Plugin] = &[
-    &root::PLUGIN,    // before everything that reads a file
-    &reload::PLUGIN,  // no part of the chain
-    &nsid::PLUGIN,    // the client's own business, whatever comes below
-    &bufsize::PLUGIN, // limits what everyone below may send and ask for
-    &bind::PLUGIN,    // before everything that asks for the listeners
-    &debug::PLUGIN,   // before everything that may want to log
-    &ready::PLUGIN,   // no part of the chain
-    &health::PLUGIN,  // no part of the chain
-    &metrics::PLUGIN, // counts refusals and failures as well as answers
-    &errors::PLUGIN,  // inside metrics, so that a failure is counted before it is reported
-    &log::PLUGIN,     // sees the answer as the client will, cached or not
-    &cache::PLUGIN,   // before anything that fetches; after anything that judges the client
-    &r#loop::PLUGIN,  // in front of what it watches
-    &forward::PLUGIN, // the rest of the world
-    &whoami::PLUGIN,  // when nobody else cares
+    &root::PLUGIN,        // before everything that reads a file
+    &reload::PLUGIN,      // no part of the chain
+    &nsid::PLUGIN,        // the client's own business, whatever comes below
+    &bufsize::PLUGIN,     // limits what everyone below may send and ask for
+    &bind::PLUGIN,        // before everything that asks for the listeners
+    &debug::PLUGIN,       // before everything that may want to log
+    &ready::PLUGIN,       // no part of the chain
+    &health::PLUGIN,      // no part of the chain
+    &metrics::PLUGIN,     // counts refusals and failures as well as answers
+    &errors::PLUGIN,      // inside metrics, so that a failure is counted before it is reported
+    &log::PLUGIN,         // sees the answer as the client will, cached or not
+    &loadbalance::PLUGIN, // before cache: every answer gets an order of its own, kept or not
+    &cache::PLUGIN,       // before anything that fetches; after anything that judges the client
+    &r#loop::PLUGIN,      // in front of what it watches
+    &forward::PLUGIN,     // the rest of the world
+    &whoami::PLUGIN,      // when nobody else cares
 ];
