@@ -1,4 +1,4 @@
-//! What the edge makes of packets and responses, packet by packet.
+//! Each rule of the edge, and properties: whatever comes is judged, whatever goes parses and fits.
 
 use std::net::SocketAddr;
 
@@ -730,7 +730,13 @@ proptest! {
     }
 
     #[test]
-    fn what_the_edge_sends_parses_and_fits(packet in queries(), count in 0_usize..40, len in 0_usize..300, options in prop::collection::vec((any::<u16>(), 0_usize..200), 0..4), tcp in any::<bool>()) {
+    fn what_the_edge_sends_parses_and_fits(
+        packet in queries(),
+        count in 0_usize..40,
+        len in 0_usize..300,
+        options in prop::collection::vec((any::<u16>(), 0_usize..200), 0..4),
+        tcp in any::<bool>(),
+    ) {
         let host = Host::new(if tcp { Transport::Tcp } else { Transport::Udp });
         match host.accept(&packet) {
             Accepted::Silence(_) => prop_assert!(packet[2] & 0x80 != 0),
