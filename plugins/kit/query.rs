@@ -264,6 +264,7 @@ impl Slot {
 
 thread_local! {
     // A query that a panic unwinds past lands here, and the worker answers it (see `take_rescued`).
+    #[allow(clippy::vec_box, reason = "a slot goes through the chain as one pointer")]
     static RESCUED: RefCell<Vec<Box<Slot>>> = const { RefCell::new(Vec::new()) };
 }
 
