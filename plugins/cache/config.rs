@@ -15,17 +15,7 @@ pub(crate) const PLUGIN: Plugin = Plugin {
     name: "cache",
     aliases: &[],
     summary: "answers from memory while the TTL lasts",
-    // Any number is a TTL, also one that is none: it must not be taken for a zone.
-    arguments: &[
-        Arg::optional(
-            "TTL",
-            Kind::Integer {
-                min: i64::MIN,
-                max: i64::MAX,
-            },
-        ),
-        Arg::any("ZONES", Kind::Zone),
-    ],
+    arguments: &[Arg::optional("TTL", TTL), Arg::any("ZONES", Kind::Zone)],
     options: &[
         Opt::new(
             "success",
@@ -120,12 +110,13 @@ pub(crate) const PLUGIN: Plugin = Plugin {
     setup: super::setup,
 };
 
+/// Any number is a TTL, also one that is none (see [`ttl`]): it must not be taken for the word behind it.
+const TTL: Kind = Kind::Integer {
+    min: i64::MIN,
+    max: i64::MAX,
+};
 /// Longer ones are taken for zero by every receiver (RFC 2181 §8).
 const TTL_MAX: i64 = i32::MAX as i64;
-const TTL: Kind = Kind::Integer {
-    min: 1,
-    max: TTL_MAX,
-};
 /// Go's longest duration is 292 years; so is ours, nearly.
 const ANY_DURATION: Kind = Kind::Duration {
     min: Duration::ZERO,
@@ -210,10 +201,13 @@ impl Config {
             .args("ZONES")
             .flat_map(|value| value.zones().iter().cloned())
             .collect();
-        let ttl = line.arg("TTL").map(ttl).transpose()?;
-        let bounds = |name: &str, default: u32| Bounds {
-            min: number(line.option(name), "MINTTL").unwrap_or(5),
-            max: number(line.option(name), "TTL").or(ttl).unwrap_or(default),
+        let both = line.arg("TTL").map(ttl).transpose()?;
+        let bounds = |name: &str, default: u32| {
+            let written = line.option(name).and_then(|line| line.arg("TTL"));
+            Ok::<_, SetupErrors>(Bounds {
+                min: number(line.option(name), "MINTTL").unwrap_or(5),
+                max: written.map(ttl).transpose()?.or(both).unwrap_or(default),
+            })
         };
         let capacity =
             |name: &str| number(line.option(name), "CAPACITY").map(|capacity| capacity as usize);
@@ -229,8 +223,8 @@ impl Config {
                 denial: capacity("denial"),
             },
             rules: Rules {
-                success: bounds("success", 3600),
-                denial: bounds("denial", 1800),
+                success: bounds("success", 3600)?,
+                denial: bounds("denial", 1800)?,
                 servfail: servfail.map_or(5, |time| time.duration().as_secs() as u32),
             },
             prefetch: line.option("prefetch").and_then(prefetch),
