@@ -22,6 +22,8 @@ const WORDS_MAX: usize = 1_000_000;
 const IMPORTS_MAX: usize = 10_000;
 /// Octets of all files together at most.
 const OCTETS_MAX: usize = 4 * FILE_OCTETS_MAX;
+/// Files that one glob pattern may mean at most.
+const MATCHES_MAX: usize = 10_000;
 /// Files and snippets inside each other at most.
 const DEPTH_MAX: usize = 100;
 /// Octets that a word may have once its variables are put in.
@@ -34,6 +36,8 @@ struct Frame {
     tokens: Rc<[Token]>,
     at: usize,
     origin: Origin,
+    // Files and snippets that this one is inside of.
+    depth: usize,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -81,6 +85,7 @@ impl<'l> Expander<'l> {
             tokens,
             at: 0,
             origin: Origin::File(path),
+            depth: 0,
         }];
         let mut words: Vec<Token> = Vec::new();
         let mut depth = 0usize;
@@ -178,41 +183,56 @@ impl<'l> Expander<'l> {
             }
             return;
         }
-        if frames.len() >= DEPTH_MAX {
+        let depth = frames.last().map_or(0, |frame| frame.depth) + 1;
+        if depth > DEPTH_MAX {
             let what = format!("maximum import depth ({DEPTH_MAX}) exceeded");
             self.error(pattern, what);
             return;
         }
         if let Some(tokens) = self.snippets.get(&pattern.text).cloned() {
             let origin = Origin::Snippet(pattern.text.clone());
-            self.enter(pattern, origin, tokens, frames);
+            self.enter(
+                pattern,
+                Frame {
+                    tokens,
+                    at: 0,
+                    origin,
+                    depth,
+                },
+                frames,
+            );
             return;
         }
         // The last frame is read first, so the last file goes in first.
         for path in self.files(pattern).into_iter().rev() {
             let origin = Origin::File(path.clone());
             if let Some(tokens) = self.load(pattern, &path) {
-                self.enter(pattern, origin, tokens, frames);
+                self.enter(
+                    pattern,
+                    Frame {
+                        tokens,
+                        at: 0,
+                        origin,
+                        depth,
+                    },
+                    frames,
+                );
             }
         }
     }
 
-    fn enter(&mut self, at: &Word, origin: Origin, tokens: Rc<[Token]>, frames: &mut Vec<Frame>) {
+    fn enter(&mut self, at: &Word, new: Frame, frames: &mut Vec<Frame>) {
         // Frames beside each other (the matches of one glob) do not contain each other, but have not begun either.
-        let is_open = |frame: &Frame| frame.at > 0 && frame.origin == origin;
+        let is_open = |frame: &Frame| frame.at > 0 && frame.origin == new.origin;
         if frames.iter().any(is_open) {
-            let what = match &origin {
+            let what = match &new.origin {
                 Origin::File(path) => format!("file `{}` imports itself", path.display()),
                 Origin::Snippet(name) => format!("snippet `{name}` imports itself"),
             };
             self.error(at, what);
             return;
         }
-        frames.push(Frame {
-            tokens,
-            at: 0,
-            origin,
-        });
+        frames.push(new);
     }
 
     fn load(&mut self, at: &Word, path: &Path) -> Option<Rc<[Token]>> {
@@ -276,12 +296,7 @@ impl<'l> Expander<'l> {
             return Vec::new();
         }
         if !pattern.text.contains(['*', '?']) {
-            if !self.read.contains_key(&path)
-                && self
-                    .loader
-                    .read(&path)
-                    .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-            {
+            if !self.read.contains_key(&path) && !self.loader.exists(&path) {
                 self.not_found(pattern);
                 return Vec::new();
             }
@@ -291,6 +306,15 @@ impl<'l> Expander<'l> {
         if found.is_empty() {
             let what = format!("no files matching import glob pattern: {}", pattern.text);
             self.warnings.push(SetupError::at(pattern.span, what));
+        }
+        if found.len() > MATCHES_MAX {
+            let what = format!(
+                "too many files match {}: at most {MATCHES_MAX}, got {}",
+                pattern.text,
+                found.len()
+            );
+            self.error(pattern, what);
+            return Vec::new();
         }
         found
     }

@@ -227,13 +227,23 @@ impl Grammar<'_> {
             };
             first = false;
             rest = behind;
-            let text = key.text.trim_end_matches(',');
+            // A quoted comma is text, as a quoted brace is.
+            let text = if key.quoted {
+                key.text.as_str()
+            } else {
+                key.text.trim_end_matches(',')
+            };
             comma = (text.len() < key.text.len()).then(|| key.clone());
             if text.is_empty() {
                 if comma.is_none() {
                     self.warning(&key, "this key is empty and left out");
                 }
                 continue;
+            }
+            if !key.quoted && text.starts_with('(') && text.ends_with(')') {
+                let what =
+                    format!("a snippet's name stands alone in front of its `{{`, like `{text} {{`");
+                self.error(&key, what);
             }
             key.text.truncate(text.len());
             keys.push(key);

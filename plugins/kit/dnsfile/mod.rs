@@ -18,6 +18,9 @@ use super::errors::SetupError;
 /// Octets of one file at most: a thousand times what operators write; larger ones are something else.
 pub const FILE_OCTETS_MAX: usize = 16 << 20;
 
+/// Errors that are told at most: nobody reads more, and each is shown with its line.
+const TOLD_MAX: usize = 1000;
+
 /// What parsing needs of the world.
 pub trait Loader {
     /// An environment variable.
@@ -102,6 +105,11 @@ pub fn parse(name: &str, text: &str, loader: &dyn Loader) -> Result<Dnsfile, Rej
     for list in [&mut errors, &mut warnings] {
         list.sort_by_key(|error| error.at);
         list.dedup();
+        let more = list.len().saturating_sub(TOLD_MAX);
+        if more > 0 {
+            list.truncate(TOLD_MAX);
+            list.push(SetupError::general(format!("and {more} more")));
+        }
     }
     if errors.is_empty() {
         Ok(Dnsfile {

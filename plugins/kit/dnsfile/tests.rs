@@ -174,6 +174,10 @@ fn mistakes_are_all_told() {
         "a {\ncache {",
         "1:3: this `{` is never closed: a `}` is missing\n2:7: this `{` is never closed: a `}` is missing",
     );
+    expect(
+        "a (s) {\n}",
+        "1:3: a snippet's name stands alone in front of its `{`, like `(s) {`",
+    );
     expect("}", "1:1: unexpected `}`: no block is open here");
     expect(
         "a {\ncache\n{\nsuccess 100\n}\nlog\n}\nb {\n c { d { e\n}\nf\n} }",
@@ -387,6 +391,34 @@ fn files_are_imported() {
         &world,
         "a {\nimport broken.inc\n}",
         "1:3: this `{` is never closed: a `}` is missing",
+    );
+}
+
+#[test]
+fn many_files_of_one_glob_stand_beside_each_other() {
+    let world = (0..300).fold(Memory::default(), |world, n| {
+        world.file(&format!("/etc/dns/many/{n:03}"), "import ../one")
+    });
+    let world = world.file("/etc/dns/one", "log");
+    let text = read_with(&world, "a {\nimport many/*\n}");
+    assert_eq!(text.matches("log").count(), 300, "{text}");
+}
+
+#[test]
+fn depth_and_number_of_errors_are_bounded() {
+    let world = (0..200).fold(Memory::default(), |world, n| {
+        world.file(&format!("/etc/dns/{n}"), &format!("import {}", n + 1))
+    });
+    expect_with(
+        &world,
+        "import 0",
+        "/etc/dns/991:8: maximum import depth (100) exceeded",
+    );
+    let text = "a {\n{\n}\n}\n".repeat(2000);
+    assert!(
+        read(&text).ends_with("\nand 1000 more\n"),
+        "{}",
+        read(&text).lines().last().unwrap()
     );
 }
 

@@ -118,6 +118,13 @@ impl Block {
                         );
                         warnings.push(SetupError::at(word.span, what));
                     }
+                    if let Some(odd) = read.iter().find(|key| !is_preferred(&key.zone.text)) {
+                        let what = format!(
+                            "domain \"{}\" does not follow RFC1035 preferred syntax",
+                            odd.zone
+                        );
+                        warnings.push(SetupError::at(word.span, what));
+                    }
                     keys.extend(read.into_iter().map(|key| (key, word.span)));
                 }
                 Err(what) => errors.push(SetupError::at(word.span, what)),
@@ -265,6 +272,21 @@ impl Block {
             .clone()
             .unwrap_or_else(|| vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)])
     }
+}
+
+/// Whether a zone is spelled as RFC 1035 §2.3.1 prefers: labels of letters, digits and hyphens that start with a letter and end with none of
+/// the latter. The root and reverse zones are as they should be.
+fn is_preferred(zone: &str) -> bool {
+    let is_reverse = zone.ends_with(".in-addr.arpa.") || zone.ends_with(".ip6.arpa.");
+    zone == "."
+        || is_reverse
+        || zone.trim_end_matches('.').split('.').all(|label| {
+            label.starts_with(|c: char| c.is_ascii_alphabetic())
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+        })
 }
 
 /// Every listener of all blocks, numbered in the order of the file; the blocks are told theirs.

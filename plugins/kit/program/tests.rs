@@ -171,6 +171,17 @@ fn what_looks_wrong_is_warned_about() {
             "example.org,example.com.:1053 = dns://:1053 [::]:1053",
             "[whoami]",
             "warning: `example.org,example.com:1053` is one zone with a comma in its name; write `example.org, example.com:1053` for two",
+            "warning: domain \"example.org,example.com.\" does not follow RFC1035 preferred syntax",
+        ],
+    );
+    expect(
+        "x-y_z.example 0/25.2.0.192.in-addr.arpa a-1.b {\n}",
+        &[
+            "0/25.2.0.192.in-addr.arpa.:53 = dns://:53 [::]:53",
+            "a-1.b.:53 = dns://:53 [::]:53",
+            "x-y_z.example.:53 = dns://:53 [::]:53",
+            "[]",
+            "warning: domain \"x-y_z.example.\" does not follow RFC1035 preferred syntax",
         ],
     );
 }
