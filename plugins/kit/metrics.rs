@@ -208,6 +208,8 @@ impl Histogram {
 }
 
 type Labels = Vec<(String, String)>;
+/// Labels of a table with their values; empty for what is no table.
+type Dims = Vec<(String, Vec<String>)>;
 type Read = Arc<dyn Fn() -> f64 + Send + Sync>;
 
 enum Series {
@@ -224,7 +226,66 @@ enum Series {
 
 struct Family {
     help: String,
-    series: BTreeMap<Labels, Series>,
+    // Two tables may have the same fixed labels: server blocks of one listener, or a reload that changed the zones.
+    series: BTreeMap<(Labels, Dims), Series>,
+    // Counts of tables that nobody holds any more: a counter does not go back because a reload changed its table.
+    retired: BTreeMap<Labels, u64>,
+}
+
+impl Family {
+    /// What all tables count, by sorted labels; a row that was never counted is left out.
+    fn table_rows(&self) -> BTreeMap<Labels, u64> {
+        let mut rows = self.retired.clone();
+        for ((labels, _), series) in &self.series {
+            if let Series::Table { table, dims } = series {
+                table.add_rows(labels, dims, &mut rows);
+            }
+        }
+        rows
+    }
+
+    /// Puts the counts of tables that only this family holds aside, and lets them go.
+    fn retire_tables(&mut self) {
+        let retired = &mut self.retired;
+        self.series.retain(|(labels, _), series| match series {
+            Series::Table { table, dims } if Arc::strong_count(&table.cells) == 1 => {
+                table.add_rows(labels, dims, retired);
+                false
+            }
+            _ => true,
+        });
+    }
+}
+
+impl CounterTable {
+    fn add_rows(&self, fixed: &Labels, dims: &Dims, rows: &mut BTreeMap<Labels, u64>) {
+        for row in 0..self.cells.rows {
+            let value = self.cells.sum(row);
+            if value == 0 {
+                continue;
+            }
+            let mut rest = row;
+            let mut labels = fixed.clone();
+            for (label, values) in dims.iter().rev() {
+                let size = values.len().max(1);
+                let value = values.get(rest % size).cloned().unwrap_or_default();
+                labels.push((label.clone(), value));
+                rest /= size;
+            }
+            labels.sort();
+            *rows.entry(labels).or_default() += value;
+        }
+    }
+}
+
+fn pairs(labels: &Labels) -> Vec<LabelPair> {
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.clone());
+        pair.set_value(value.clone());
+        pair
+    });
+    pairs.collect()
 }
 
 #[derive(Default)]
@@ -269,6 +330,7 @@ impl Metrics {
         name: &str,
         help: &str,
         labels: &[(&str, &str)],
+        dims: Dims,
         pick: impl Fn(&Series) -> Option<T>,
         make: impl FnOnce() -> (Series, T),
     ) -> T {
@@ -280,16 +342,19 @@ impl Metrics {
         let family = families.entry(name.to_owned()).or_insert_with(|| Family {
             help: help.to_owned(),
             series: BTreeMap::new(),
+            retired: BTreeMap::new(),
         });
         let labels: Labels = labels
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
-        if let Some(found) = family.series.get(&labels).and_then(&pick) {
+        let key = (labels, dims);
+        if let Some(found) = family.series.get(&key).and_then(&pick) {
             return found;
         }
+        family.retire_tables();
         let (series, handle) = make();
-        family.series.insert(labels, series);
+        family.series.insert(key, series);
         handle
     }
 
@@ -299,6 +364,7 @@ impl Metrics {
             name,
             help,
             labels,
+            Dims::new(),
             |series| {
                 if let Series::Counter(counter) = series {
                     Some(counter.clone())
@@ -323,7 +389,7 @@ impl Metrics {
         labels: &[(&str, &str)],
         dims: &[(&str, &[&str])],
     ) -> CounterTable {
-        let owned: Vec<(String, Vec<String>)> = dims
+        let owned: Dims = dims
             .iter()
             .map(|(label, values)| {
                 (
@@ -336,8 +402,9 @@ impl Metrics {
             name,
             help,
             labels,
+            owned.clone(),
             |series| match series {
-                Series::Table { table, dims } if *dims == owned => Some(table.clone()),
+                Series::Table { table, .. } => Some(table.clone()),
                 _ => None,
             },
             || {
@@ -364,6 +431,7 @@ impl Metrics {
             name,
             help,
             labels,
+            Dims::new(),
             |series| {
                 if let Series::Gauge(gauge) = series {
                     Some(gauge.clone())
@@ -393,6 +461,7 @@ impl Metrics {
             name,
             help,
             labels,
+            Dims::new(),
             |_| None,
             || (Series::GaugeFn(Arc::downgrade(&read)), ()),
         );
@@ -412,6 +481,7 @@ impl Metrics {
             name,
             help,
             labels,
+            Dims::new(),
             |_| None,
             || (Series::CounterFn(Arc::downgrade(&read)), ()),
         );
@@ -430,6 +500,7 @@ impl Metrics {
             name,
             help,
             labels,
+            Dims::new(),
             |series| {
                 if let Series::Histogram(histogram) = series {
                     Some(histogram.clone())
@@ -466,7 +537,7 @@ impl Metrics {
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         if let Some(family) = families.get_mut(name) {
-            family.series.remove(&labels);
+            family.series.remove(&(labels, Dims::new()));
         }
     }
 
@@ -539,8 +610,19 @@ impl Collector for HubCollector {
             proto.set_name(name.clone());
             proto.set_help(family.help.clone());
             let mut metrics = Vec::new();
-            for (labels, series) in &family.series {
-                proto.set_field_type(collect_series(labels, series, &mut metrics));
+            for ((labels, _), series) in &family.series {
+                if !matches!(series, Series::Table { .. }) {
+                    proto.set_field_type(collect_series(labels, series, &mut metrics));
+                }
+            }
+            for (labels, value) in family.table_rows() {
+                proto.set_field_type(MetricType::COUNTER);
+                let mut metric = Metric::default();
+                metric.set_label(pairs(&labels));
+                let mut counter = CounterProto::default();
+                counter.set_value(value as f64);
+                metric.set_counter(counter);
+                metrics.push(metric);
             }
             if !metrics.is_empty() {
                 proto.set_metric(metrics);
@@ -599,23 +681,8 @@ fn collect_series(labels: &Labels, series: &Series, metrics: &mut Vec<Metric>) -
             metrics.extend(read.upgrade().map(|read| gauge(read())));
             MetricType::GAUGE
         }
-        Series::Table { table, dims } => {
-            for row in 0..table.cells.rows {
-                let value = table.cells.sum(row);
-                if value == 0 {
-                    continue;
-                }
-                let mut rest = row;
-                let mut more: Vec<(&str, &str)> = Vec::with_capacity(dims.len());
-                for (label, values) in dims.iter().rev() {
-                    let size = values.len().max(1);
-                    more.push((label, values.get(rest % size).map_or("", String::as_str)));
-                    rest /= size;
-                }
-                metrics.push(counter(value as f64, &more));
-            }
-            MetricType::COUNTER
-        }
+        // Tables are summed over all of a family, see `Family::table_rows`.
+        Series::Table { .. } => MetricType::COUNTER,
         Series::Histogram(histogram) => {
             let mut metric = base(&[]);
             let mut proto = HistogramProto::default();
@@ -684,6 +751,21 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("t_total{").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn tables_with_the_same_labels_add_up_and_outlive_their_holders() {
+        let metrics = Metrics::new(1);
+        let table = |zones: &[&str]| metrics.table("t_total", "T.", &[], &[("zone", zones)]);
+        let (first, second) = (table(&["a.", "b."]), table(&["b.", "c."]));
+        first.inc(&[1]);
+        second.inc(&[0]);
+        second.inc(&[1]);
+        assert_eq!(metrics.value("t_total", &[("zone", "b.")]), Some(2.0));
+        drop((first, second));
+        table(&["b."]).inc(&[0]);
+        assert_eq!(metrics.value("t_total", &[("zone", "b.")]), Some(3.0));
+        assert_eq!(metrics.value("t_total", &[("zone", "c.")]), Some(1.0));
     }
 
     #[test]
