@@ -33,7 +33,7 @@
 //! | `raw HEX … [+…]` + block | a packet as it is, and the response |
 //! | `elapse 25s` | time passes |
 //! | `asked [scripted-X] upstream N` [+ block] | queries that the upstream saw since the last `asked` |
-//! | `metric NAME{label="value"} VALUE` | the sum of what matches; `absent` for none |
+//! | `metric NAME{label="value"} VALUE` | the sum of what matches; `LOW..HIGH` for what varies, `absent` for none |
 //! | `log REGEX` [+ block] | lines logged since the last `log` that match; without a block at least one must |
 //! | `nolog REGEX` | none matches |
 //! | `http [ADDRESS]PATH` + block | status and body |
@@ -475,11 +475,15 @@ impl Play {
             .iter()
             .map(|(label, value)| (label.as_str(), value.as_str()))
             .collect();
-        let actual = match self.world.metrics.value(&name, &labels) {
-            Some(value) => value.to_string(),
-            None => "absent".to_owned(),
-        };
-        if actual == expected {
+        let value = self.world.metrics.value(&name, &labels);
+        let actual = value.map_or_else(|| "absent".to_owned(), |value| value.to_string());
+        let between = expected
+            .split_once("..")
+            .and_then(|(low, high)| Some(low.parse::<f64>().ok()?..=high.parse::<f64>().ok()?));
+        let fits = between
+            .zip(value)
+            .is_some_and(|(range, value)| range.contains(&value));
+        if fits || actual == expected {
             return Ok(None);
         }
         if self.update {
