@@ -226,6 +226,14 @@ impl Sockets {
     pub(super) fn open(&self) -> usize {
         self.state.lock().sockets.iter().flatten().count()
     }
+
+    /// The most queries that any open socket has sent.
+    #[cfg(test)]
+    pub(super) fn queries_max(&self) -> u8 {
+        let inner = self.state.lock();
+        let sockets = inner.sockets.iter().flatten();
+        sockets.map(|socket| socket.queries).max().unwrap_or(0)
+    }
 }
 
 impl Drop for Sockets {
