@@ -122,7 +122,7 @@ fn an_answer_of_the_edge_allocates_nothing() {
 
 #[test]
 fn a_cache_hit_allocates_nothing() {
-    let dnsfile = format!(". {{\n {AROUND} cache 1h\n forward . scripted\n}}\n");
+    let dnsfile = format!(". {{\n {AROUND} cache 3600\n forward . scripted\n}}\n");
     for question in [
         "www.example.org. A",
         "WWW.example.org. A",
@@ -139,7 +139,7 @@ fn a_cache_hit_allocates_nothing() {
 
 #[test]
 fn a_shuffled_cache_hit_allocates_nothing() {
-    let dnsfile = format!(". {{\n {AROUND} loadbalance\n cache 1h\n forward . scripted\n}}\n");
+    let dnsfile = format!(". {{\n {AROUND} loadbalance\n cache 3600\n forward . scripted\n}}\n");
     assert_eq!(
         allocations(&dnsfile, UPSTREAM, "www.example.org. A"),
         Some(0)

@@ -4,7 +4,7 @@
 //! # An answer counts down, and the upstream is asked once.
 //! Dnsfile
 //!     example.org {
-//!         cache 1h
+//!         cache 3600
 //!         forward . scripted
 //!     }
 //! upstream www.example.org. A
