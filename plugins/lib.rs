@@ -44,6 +44,8 @@ pub static PLUGINS: &[&Plugin] = &[
     &log::PLUGIN,         // sees the answer as the client will, cached or not
     &loadbalance::PLUGIN, // before cache: every answer gets an order of its own, kept or not
     &cache::PLUGIN,       // before anything that fetches; after anything that judges the client
+    #[cfg(feature = "etcd")]
+    &etcd::PLUGIN, // data of our own before what others are asked for
     &r#loop::PLUGIN,      // in front of what it watches
     &forward::PLUGIN,     // the rest of the world
     &whoami::PLUGIN,      // when nobody else cares

@@ -1,10 +1,272 @@
-//! etcd: names live from etcd.
+//! etcd: names that come live from etcd.
+//!
+//! ```text
+//!   cluster ──list, watch──▶ follow.rs ──records──▶ tree.rs ◀──question── Etcd (here) ──▶ answer
+//!   (client.rs, or the embedded store, or a test's double: api.rs says what they have in common)
+//! ```
+//! Nothing here waits for the network to answer, except for a name outside the zone that an alias leads to.
 
+mod answer;
 mod api;
 mod client;
+mod config;
+#[cfg(feature = "testing")]
+mod double;
+mod follow;
 mod gateway;
+mod outside;
+mod record;
 mod store;
 mod tls;
+mod tree;
+
+use std::sync::Arc;
 
 pub use api::*;
 pub use client::*;
+
+use answer::{Made, SOA_OCTETS, Subtree, ZoneData};
+use follow::Follower;
+use tree::{Finished, Of, is_wildcard};
+
+use crate::kit::dnsfile::Span;
+use crate::kit::errors::{ServeError, SetupError, SetupErrors};
+use crate::kit::fallthrough::Fallthrough;
+use crate::kit::handler::{Handler, Next, Served};
+use crate::kit::lookup::Lookup;
+use crate::kit::options::Checked;
+use crate::kit::plugin::{Plugin, Repeat};
+use crate::kit::query::Query;
+use crate::kit::response::{Answer, Response};
+use crate::kit::setup::ServerSetup;
+use crate::kit::wire::name::labels;
+use crate::kit::wire::{Rcode, Rtype, Section};
+use crate::kit::zones::ZoneSet;
+
+/// The plugin's row in the table.
+pub(crate) const PLUGIN: Plugin = Plugin {
+    name: "etcd",
+    aliases: &[],
+    summary: "answers from etcd, followed live and kept in memory",
+    arguments: config::ARGUMENTS,
+    options: config::OPTIONS,
+    free_block: false,
+    repeat: Repeat::Many,
+    setup,
+};
+
+fn setup(directives: &[Checked], server: &mut ServerSetup<'_>) -> Result<(), SetupErrors> {
+    let mut errors = SetupErrors::default();
+    for directive in directives {
+        match config::read(directive, server) {
+            Ok(config) => {
+                if let Err(error) = put_in(config, directive.span(), server) {
+                    errors.0.push(error);
+                }
+            }
+            Err(SetupErrors(more)) => errors.0.extend(more),
+        }
+    }
+    match errors.0.is_empty() {
+        true => Ok(()),
+        false => Err(errors),
+    }
+}
+
+/// Puts one instance into the chain.
+fn put_in(
+    config: config::Config,
+    span: Span,
+    server: &mut ServerSetup<'_>,
+) -> Result<(), SetupError> {
+    let follower = follow::of(&config, span, server)?;
+    let tree = follower.tree();
+    let zones = config.zones.iter().map(|zone| {
+        let serial = tree.serial(&ZoneData::path(zone));
+        ZoneData::new(zone.clone(), serial, config.serial_is_time)
+    });
+    let handler = Etcd {
+        zone_data: zones.collect(),
+        view: tree.view(&config.view()),
+        zones: config.zones,
+        fallthrough: config.fallthrough,
+        subtree: config.subtree,
+        lookup: server.lookup(),
+        follower,
+    };
+    server.chain(handler);
+    Ok(())
+}
+
+/// One `etcd` line at work.
+struct Etcd {
+    zones: ZoneSet,
+    // In the order of `zones`.
+    zone_data: Vec<ZoneData>,
+    fallthrough: Fallthrough,
+    subtree: Subtree,
+    // Says in the tree whose answers are whose.
+    view: u16,
+    follower: Arc<Follower>,
+    lookup: Lookup,
+}
+
+impl Handler for Etcd {
+    fn serve<'c>(&'c self, query: Query, next: Next<'c>) -> Served<'c> {
+        let Some(zone) = self.zone_of(query.qname()) else {
+            return next.serve(query);
+        };
+        let tree = self.follower.tree();
+        if !tree.is_loaded() {
+            return Served::Now(query.fail(self.not_ready()));
+        }
+        if query.qtype() == Rtype::SOA {
+            return Served::Now(soa(query, zone));
+        }
+        let of = Of {
+            view: self.view,
+            qtype: answered_type(query.qtype()).0,
+        };
+        let hash = tree.hash(query.qname());
+        let changes = tree.changes();
+        let shard = tree.shard(hash);
+        match shard.find(hash, query.qname()) {
+            Some(entry) => {
+                if let Some(finished) = entry.answer(of, changes) {
+                    return Served::Now(finish(query, zone, finished.counts, &finished.wire));
+                }
+                let version = entry.version;
+                drop(shard);
+                self.make(query, next, zone, of, Some((hash, version, changes)))
+            }
+            None => {
+                drop(shard);
+                if labels(query.qname()).any(is_wildcard) {
+                    return self.make(query, next, zone, of, None);
+                }
+                self.missing(query, next, zone)
+            }
+        }
+    }
+}
+
+/// Where a finished answer is to be left: the name's hash, its entry's version and the tree's changes when it was looked for.
+type Place = Option<(u64, u32, u64)>;
+
+impl Etcd {
+    fn zone_of(&self, qname: &[u8]) -> Option<&ZoneData> {
+        let zone = self.zones.cover(qname)?;
+        match self.zone_data.as_slice() {
+            [only] => Some(only),
+            all => all.iter().find(|data| data.zone.name == zone.name),
+        }
+    }
+
+    fn not_ready(&self) -> ServeError {
+        ServeError::Backend {
+            which: format!("etcd {}", self.follower.endpoints()),
+            what: "nothing has been read from it yet".into(),
+            not_ready: true,
+        }
+    }
+
+    /// An answer that was not there: makes it, gives it and leaves it for the next one.
+    fn make<'c>(
+        &'c self,
+        query: Query,
+        next: Next<'c>,
+        zone: &'c ZoneData,
+        of: Of,
+        place: Place,
+    ) -> Served<'c> {
+        let tree = self.follower.tree();
+        let qtype = Rtype(of.qtype);
+        let made = answer::make(&tree.keys(), zone, self.subtree, query.qname(), qtype);
+        let Some(made) = made else {
+            return self.missing(query, next, zone);
+        };
+        if self.is_others_apex(&query, zone, &made) {
+            return next.serve(query);
+        }
+        if !made.is_whole() {
+            return Served::later(outside::complete(&self.lookup, query, zone, made));
+        }
+        let (wire, counts) = made.wire(query.qname(), query.qtype());
+        if let Some((hash, version, changes)) = place {
+            let valid = if made.alone { 0 } else { changes };
+            let finished = Finished::new(of, valid, counts, &wire);
+            tree.keep(hash, query.qname(), version, finished);
+        }
+        Served::Now(finish(query, zone, counts, &wire))
+    }
+
+    /// A name that does not exist.
+    fn missing<'c>(&'c self, query: Query, next: Next<'c>, zone: &'c ZoneData) -> Served<'c> {
+        if self.fallthrough.passes(query.qname()) {
+            return next.serve(query);
+        }
+        // The zone itself exists even when it is empty.
+        let rcode = match query.qname() == zone.zone.name.as_wire() {
+            true => Rcode::NOERROR,
+            false => Rcode::NXDOMAIN,
+        };
+        Served::Now(negative(query, zone, rcode))
+    }
+
+    /// Whether name servers are asked for that are not in etcd but perhaps further down: `etcd .` in front of `forward`.
+    fn is_others_apex(&self, query: &Query, zone: &ZoneData, made: &Made) -> bool {
+        query.qtype() == Rtype::NS
+            && made.answer.is_empty()
+            && query.qname() == zone.zone.name.as_wire()
+            && self.fallthrough.passes(query.qname())
+    }
+}
+
+/// The types that records can have; all others are answered alike.
+fn answered_type(qtype: Rtype) -> Rtype {
+    match qtype {
+        Rtype::A
+        | Rtype::AAAA
+        | Rtype::TXT
+        | Rtype::CNAME
+        | Rtype::MX
+        | Rtype::SRV
+        | Rtype::PTR
+        | Rtype::NS => qtype,
+        _ => Rtype(0),
+    }
+}
+
+/// What every answer from the tree has: it is an authority's, and a cache may not keep it, since the tree changes by itself.
+fn begin(query: Query) -> Answer {
+    query.answer().authoritative().not_stored()
+}
+
+/// The answer from a finished one: a copy. No records at all is NODATA.
+fn finish(query: Query, zone: &ZoneData, counts: [u16; 3], wire: &[u8]) -> Response {
+    if counts == [0; 3] {
+        return negative(query, zone, Rcode::NOERROR);
+    }
+    begin(query)
+        .records_wire(Section::Answer, counts[0], wire)
+        .records_wire(Section::Authority, counts[1], &[])
+        .records_wire(Section::Additional, counts[2], &[])
+        .done()
+}
+
+/// NXDOMAIN or NODATA, with the SOA that says for how long (RFC 2308 §3).
+fn negative(query: Query, zone: &ZoneData, rcode: Rcode) -> Response {
+    let mut room = [0; SOA_OCTETS];
+    let soa = zone.soa(query.qname().len(), &mut room);
+    begin(query)
+        .rcode(rcode)
+        .records_wire(Section::Authority, 1, soa)
+        .done()
+}
+
+/// The zone's SOA, whichever of its names is asked for it, as CoreDNS has it.
+fn soa(query: Query, zone: &ZoneData) -> Response {
+    let mut room = [0; SOA_OCTETS];
+    let soa = zone.soa(query.qname().len(), &mut room);
+    begin(query).records_wire(Section::Answer, 1, soa).done()
+}

@@ -29,6 +29,7 @@
 //! | `upstream [scripted-X] NAME TYPE` + block | a scripted reply, see [`reply::script`] |
 //! | `upstream zone` + block | zones that the upstream knows, see [`zone::script`] |
 //! | `key PATH VALUE [lease 60s]`, `delete PATH` | a key in etcd's double |
+//! | `etcd away`, `etcd back` | nobody answers there |
 //! | `ask NAME TYPE [+…]` + block | a question, see [`Question::parse`], and the response |
 //! | `raw HEX … [+…]` + block | a packet as it is, and the response |
 //! | `elapse 25s` | time passes |
@@ -314,6 +315,19 @@ impl Play {
                 self.world.upstream.script(script);
                 Ok(None)
             }
+            ["key", key, ..] => self.put_key(key, &step.head).await,
+            ["delete", key] => {
+                self.world.store.delete(key.as_bytes());
+                server::settle().await;
+                Ok(None)
+            }
+            ["etcd", what @ ("away" | "back")] => {
+                self.world
+                    .store
+                    .change(|store| store.away = *what == "away");
+                server::settle().await;
+                Ok(None)
+            }
             ["ask", ..] => self.ask(step, Question::parse(&rest(1))?).await,
             ["raw", ..] => self.ask(step, Question::parse_raw(&rest(1))?).await,
             ["elapse", time] => {
@@ -385,6 +399,19 @@ impl Play {
             std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
         }
         std::fs::write(&path, block.join("\n") + "\n").map_err(|error| error.to_string())?;
+        Ok(None)
+    }
+
+    /// `key PATH VALUE [lease 60s]`: the value is the rest of the line as it stands.
+    async fn put_key(&self, key: &str, head: &str) -> Result<Option<Change>, String> {
+        let rest = head.split_once(key).map_or("", |(_, rest)| rest).trim();
+        let (value, lease) = match rest.rsplit_once(" lease ") {
+            Some((value, lease)) => (value.trim(), Some(reply::duration(lease.trim())?)),
+            None => (rest, None),
+        };
+        let store = &self.world.store;
+        store.put(key.as_bytes(), value.as_bytes(), lease);
+        server::settle().await;
         Ok(None)
     }
 

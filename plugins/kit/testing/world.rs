@@ -11,6 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 
 use super::odd;
+use super::store::ScriptedStore;
 use super::upstream::ScriptedUpstream;
 use crate::kit::dnsfile::{Loader, System};
 use crate::kit::metrics::Metrics;
@@ -21,6 +22,8 @@ use crate::kit::setup::{Kept, Services, StartFolder};
 pub struct World {
     /// The upstream that `forward . scripted` asks.
     pub upstream: Arc<ScriptedUpstream>,
+    /// The store that `etcd` follows.
+    pub store: Arc<ScriptedStore>,
     /// Query log lines.
     pub query_log: Arc<QueryLogCapture>,
     /// Events of `tracing`.
@@ -39,6 +42,7 @@ impl World {
         upstream.script(odd::script());
         World {
             upstream,
+            store: Arc::default(),
             query_log: Arc::default(),
             events: Arc::default(),
             metrics: Metrics::new(1),
@@ -76,6 +80,7 @@ impl World {
             check_only,
             doubles: vec![
                 self.upstream.clone(),
+                self.store.clone(),
                 self.query_log.clone(),
                 Arc::new(StartFolder(self.folder().to_owned())),
             ],

@@ -1,0 +1,926 @@
+//! [`Follower`]: keeps a [`Tree`] equal to what is below a prefix, for as long as anybody answers from it.
+//!
+//! ```text
+//!   start ─▶ ask where the cluster stands ─▶ list at R, page by page ─┐
+//!              ▲                          └▶ watch from R+1 ──────────┴─▶ apply
+//!              │ back-off, next member                                     │
+//!              └── stream ended, silence, compacted, cluster replaced ◀────┘
+//! ```
+//! One task follows at a time: it holds the baton. The task of a new generation waits for it and goes on where the old one stood, so that a
+//! reload reads nothing again. Whatever goes wrong, the tree stays as it was and answers go on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::api::{Backend, Error, Event, Header, KeyRange, KeyValue, ListRequest, Page};
+use super::api::{WatchMessage, WatchRequest};
+use super::client::key_behind;
+use super::config::{Config, LeaseTtl, Store};
+use super::record::Record;
+use super::tree::{Change, Keys, Tree};
+use crate::kit::clock::{self, Instant};
+use crate::kit::dnsfile::Span;
+use crate::kit::errors::SetupError;
+use crate::kit::metrics::{Counter, Gauge, Metrics, Reading};
+use crate::kit::setup::ServerSetup;
+
+/// Keys of a page of a list. etcd builds a page in memory; a thousand records are some 100 KiB.
+const PAGE_KEYS: u32 = 1000;
+/// Keys that are taken into memory, some 4 GB of them; what comes after is left out, counted and logged.
+const KEYS_MAX: usize = 10_000_000;
+/// Between two looks at whether the member in use still answers.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// Looks in a row that may fail; one may be lost to a pause.
+const PROBES_MISSED_MAX: u32 = 2;
+/// Between two complete lists while all is well: etcd before 3.4.31 and 3.5.13 may lose events after a compaction.
+const RELIST_EVERY: Duration = Duration::from_secs(600);
+/// The first wait after a failure; the next ones double.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest: a cluster that is back is followed again within it, and a thousand servers cost it 200 requests a second until then.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Leases that are asked for at a time.
+const LEASES_AT_ONCE: usize = 32;
+/// For how long changes wait for their leases' times; the shortest TTL is used until they are known.
+const LEASES_PATIENCE: Duration = Duration::from_millis(100);
+/// The same, for all pages of a list together.
+const LEASES_PATIENCE_LIST: Duration = Duration::from_secs(3);
+/// For how long a lease's time is believed: a number may be granted again with another time.
+const LEASE_KNOWN: Duration = Duration::from_secs(3600);
+/// Keys remembered whose lease's time could not be had; the next complete list finds the others.
+const UNTIMED_MAX: usize = 100_000;
+/// Lines about values that cannot be read, per list or message.
+const MALFORMED_LINES_MAX: usize = 20;
+/// Changes applied under one lock.
+const APPLY_AT_ONCE: usize = 4096;
+
+/// See the module.
+pub(super) struct Follower {
+    tree: Tree,
+    backend: Arc<dyn Backend>,
+    prefix: Vec<u8>,
+    lease_ttl: LeaseTtl,
+    baton: tokio::sync::Mutex<Progress>,
+    // Since when nothing has been heard from the cluster; none while it is followed.
+    lost_since: Arc<Mutex<Option<Instant>>>,
+    full: AtomicBool,
+    meters: Meters,
+}
+
+/// How far following has come. Only the task with the baton has it.
+struct Progress {
+    // Everything up to this revision is in the tree.
+    applied: i64,
+    cluster: u64,
+    // The tree must be compared with a complete list before it can be trusted to be whole.
+    list_wanted: bool,
+    // Its revisions cannot be compared with the cluster's.
+    replaced: bool,
+    leases: HashMap<i64, (u32, Instant)>,
+    // Keys whose TTL is the shortest, by lease, until the lease's time is known.
+    untimed: HashMap<i64, Vec<Vec<u8>>>,
+    untimed_keys: usize,
+    failures: u32,
+    said: Option<String>,
+}
+
+/// Numbers for the operator.
+struct Meters {
+    synced: Gauge,
+    revision: Gauge,
+    reconnects: Counter,
+    changes: Counter,
+    _readings: Mutex<Vec<Reading>>,
+}
+
+/// The follower of a configuration: the one that runs already, or a new one.
+pub(super) fn of(
+    config: &Config,
+    span: Span,
+    server: &mut ServerSetup<'_>,
+) -> Result<Arc<Follower>, SetupError> {
+    let backend = backend(&config.store, span, server)?;
+    let labels = (
+        String::from_utf8_lossy(&config.prefix).into_owned(),
+        backend.endpoints().join(","),
+    );
+    let metrics = server.metrics().clone();
+    let follower = server.keep(&config.follow_key(), || {
+        Follower::new(backend, &config.prefix, config.lease_ttl, &metrics, &labels)
+    });
+    follower.meter_tree(&metrics, &labels);
+    let following = Arc::clone(&follower);
+    server.background("etcd", async move { following.run().await });
+    let ready = Arc::clone(&follower);
+    server.ready("etcd", move || ready.tree.is_loaded());
+    Ok(follower)
+}
+
+fn backend(
+    store: &Store,
+    span: Span,
+    server: &mut ServerSetup<'_>,
+) -> Result<Arc<dyn Backend>, SetupError> {
+    #[cfg(feature = "testing")]
+    if let Some(double) = server.double::<crate::kit::testing::ScriptedStore>() {
+        return Ok(Arc::new(super::double::Scripted(double)));
+    }
+    let _ = &server;
+    match store {
+        Store::Cluster { client, .. } => Ok(Arc::new(client.clone())),
+        Store::Embedded { .. } => Err(SetupError::at(
+            span,
+            "this build has no embedded store; name an `endpoint`",
+        )),
+    }
+}
+
+impl Follower {
+    fn new(
+        backend: Arc<dyn Backend>,
+        prefix: &[u8],
+        lease_ttl: LeaseTtl,
+        metrics: &Metrics,
+        (prefix_label, endpoints): &(String, String),
+    ) -> Follower {
+        let labels: &[(&str, &str)] = &[("prefix", prefix_label), ("endpoints", endpoints)];
+        Follower {
+            tree: Tree::new(),
+            backend,
+            prefix: prefix.to_vec(),
+            lease_ttl,
+            baton: tokio::sync::Mutex::new(Progress {
+                applied: 0,
+                cluster: 0,
+                list_wanted: true,
+                replaced: false,
+                leases: HashMap::new(),
+                untimed: HashMap::new(),
+                untimed_keys: 0,
+                failures: 0,
+                said: None,
+            }),
+            lost_since: Arc::new(Mutex::new(Some(clock::now()))),
+            full: AtomicBool::new(false),
+            meters: Meters {
+                synced: metrics.gauge(
+                    "skeindns_etcd_synced",
+                    "Whether the tree is whole and followed live.",
+                    labels,
+                ),
+                revision: metrics.gauge(
+                    "skeindns_etcd_revision",
+                    "The revision of etcd up to which changes are answered from.",
+                    labels,
+                ),
+                reconnects: metrics.counter(
+                    "skeindns_etcd_reconnects_total",
+                    "Times that following broke off and began again.",
+                    labels,
+                ),
+                changes: metrics.counter(
+                    "skeindns_etcd_changes_total",
+                    "Changes heard of since the start, the first list not counted.",
+                    labels,
+                ),
+                _readings: Mutex::default(),
+            },
+        }
+    }
+
+    /// Registers the numbers that are read from the tree when somebody looks.
+    fn meter_tree(self: &Arc<Self>, metrics: &Metrics, (prefix, endpoints): &(String, String)) {
+        let mut readings = self
+            .meters
+            ._readings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !readings.is_empty() {
+            return;
+        }
+        let labels: &[(&str, &str)] = &[("prefix", prefix), ("endpoints", endpoints)];
+        let tree = |read: fn(&Follower) -> f64| {
+            let this = Arc::downgrade(self);
+            move || this.upgrade().map_or(0.0, |this| read(&this))
+        };
+        readings.push(metrics.gauge_fn(
+            "skeindns_etcd_records",
+            "Keys in the tree.",
+            labels,
+            tree(|this| this.tree.records() as f64),
+        ));
+        readings.push(metrics.gauge_fn(
+            "skeindns_etcd_skipped_records",
+            "Keys in the tree whose value cannot be read.",
+            labels,
+            tree(|this| this.tree.malformed() as f64),
+        ));
+        readings.push(metrics.gauge_fn(
+            "skeindns_etcd_disconnected_seconds",
+            "For how long nothing has been heard from etcd; 0 while it is followed.",
+            labels,
+            tree(|this| this.lost_for().as_secs_f64()),
+        ));
+    }
+
+    /// What is answered from.
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The members, for errors.
+    pub(super) fn endpoints(&self) -> String {
+        self.backend.endpoints().join(", ")
+    }
+
+    fn lost_for(&self) -> Duration {
+        let since = *self
+            .lost_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| {
+            clock::now().saturating_duration_since(since)
+        })
+    }
+
+    /// Follows for ever, once it has the baton.
+    async fn run(&self) {
+        let mut progress = self.baton.lock().await;
+        loop {
+            let Err(error) = self.session(&mut progress).await;
+            self.meters.synced.set(0);
+            self.meters.reconnects.inc();
+            let wait = self.after(&mut progress, &error);
+            sleep(wait).await;
+        }
+    }
+
+    /// What to do after a session: says so, chooses the next member, and returns how long to wait.
+    fn after(&self, progress: &mut Progress, error: &Error) -> Duration {
+        if let Error::Compacted { .. } = error {
+            tracing::info!(
+                "plugin/etcd: revision {} is no longer in {}'s history: reading everything again",
+                progress.applied,
+                self.backend.which()
+            );
+            progress.list_wanted = true;
+            progress.failures += 1;
+            return if progress.failures == 1 {
+                Duration::ZERO
+            } else {
+                retry_after(progress.failures)
+            };
+        }
+        self.lost_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(clock::now);
+        // The first failure may be one member's; only when the others fail too is it worth a line.
+        progress.failures += 1;
+        if progress.failures > 1 || !error.is_outage() || !self.tree.is_loaded() {
+            self.say(progress, error);
+        }
+        self.backend.leave();
+        match progress.failures {
+            1 if error.is_outage() => RETRY_MIN / 10,
+            failures => retry_after(failures),
+        }
+    }
+
+    /// One line for a trouble, not one for each attempt.
+    fn say(&self, progress: &mut Progress, error: &Error) {
+        let text = match error {
+            // The order of the attempts is no news.
+            Error::All(errors) => {
+                let mut each: Vec<String> = errors.iter().map(Error::to_string).collect();
+                each.sort();
+                each.join("; ")
+            }
+            error => error.to_string(),
+        };
+        if progress.said.as_ref() == Some(&text) {
+            return;
+        }
+        let meanwhile = match self.tree.is_loaded() {
+            true => "answers go on from memory",
+            false => "its zones are answered SERVFAIL until it can be read",
+        };
+        tracing::warn!("plugin/etcd: {text}; {meanwhile}, trying on");
+        progress.said = Some(text);
+    }
+
+    //--- A session with one member ---------------------------------------------------------------
+
+    /// Follows until something is wrong.
+    async fn session(&self, progress: &mut Progress) -> Result<std::convert::Infallible, Error> {
+        let head = match self.head().await {
+            Ok(head) => head,
+            Err(error) => {
+                if error.is_outage() && !self.tree.is_loaded() {
+                    self.list_unconfirmed(progress).await;
+                }
+                return Err(error);
+            }
+        };
+        self.judge(progress, head).await?;
+        let mut listing = None;
+        let mut from = progress.applied + 1;
+        if progress.list_wanted {
+            let mut new = Listing::new(progress.replaced);
+            let page = self.fetch(&mut new, false).await?;
+            from = new.revision + 1;
+            self.merge(progress, &mut new, page).await;
+            // Revisions of a replaced cluster cannot be compared with those in memory: first the list, then the watch.
+            while new.is_under_way() && progress.replaced {
+                let page = self.fetch(&mut new, false).await?;
+                self.merge(progress, &mut new, page).await;
+            }
+            listing = Some(new);
+            self.settle_listing(progress, &mut listing);
+        }
+        let mut watch = self
+            .backend
+            .watch(WatchRequest {
+                range: self.range(),
+                start_revision: from,
+            })
+            .await?;
+        let mut pages: JoinSet<(Listing, Result<Page, Error>)> = JoinSet::new();
+        let mut probes: JoinSet<Result<Header, Error>> = JoinSet::new();
+        let mut missed = 0;
+        let mut ticks = interval(PROBE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut relist_at = clock::now() + around(RELIST_EVERY);
+        // Keys that are deleted while a list is read, which may have them still.
+        let mut deleted: HashMap<Vec<u8>, i64> = HashMap::new();
+        loop {
+            if let Some(listing) = listing.take() {
+                self.spawn_page(&mut pages, listing);
+            }
+            tokio::select! {
+                biased;
+                message = watch.next() => {
+                    let message = message?;
+                    if message.created {
+                        self.connected(progress);
+                    }
+                    missed = 0;
+                    let noting = (!pages.is_empty()).then_some(&mut deleted);
+                    self.hear(progress, message, noting).await?;
+                }
+                Some(page) = pages.join_next() => {
+                    let Ok((mut of, page)) = page else { continue };
+                    match page {
+                        Err(Error::TooLarge { .. }) if of.limit > 1 => of.limit /= 2,
+                        page => {
+                            of.deleted = std::mem::take(&mut deleted);
+                            let page = self.took(&mut of, page?);
+                            self.merge(progress, &mut of, page).await;
+                            deleted = std::mem::take(&mut of.deleted);
+                        }
+                    }
+                    listing = Some(of);
+                    self.settle_listing(progress, &mut listing);
+                    if listing.is_none() {
+                        deleted.clear();
+                        relist_at = clock::now() + around(RELIST_EVERY);
+                    }
+                }
+                Some(probe) = probes.join_next() => {
+                    match probe {
+                        Ok(Ok(header)) if header.cluster_id == progress.cluster => missed = 0,
+                        Ok(Ok(_)) => return Err(self.trouble("is a member of another cluster now")),
+                        _ => missed += 1,
+                    }
+                    if missed >= PROBES_MISSED_MAX {
+                        return Err(self.trouble("has fallen silent"));
+                    }
+                }
+                _ = ticks.tick() => {
+                    if probes.is_empty() {
+                        let backend = Arc::clone(&self.backend);
+                        probes.spawn(async move { backend.probe().await });
+                    }
+                    self.time_the_untimed(progress).await;
+                    if pages.is_empty() && clock::now() >= relist_at {
+                        listing = Some(Listing::new(false));
+                    }
+                }
+            }
+        }
+    }
+
+    fn trouble(&self, what: &str) -> Error {
+        Error::Unavailable {
+            endpoint: self.backend.which(),
+            what: what.into(),
+        }
+    }
+
+    /// The watch stands: what was wrong is over.
+    fn connected(&self, progress: &mut Progress) {
+        let lost = self.lost_for();
+        *self
+            .lost_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+        if progress.said.take().is_some() {
+            tracing::info!(
+                "plugin/etcd: following {} again after {:.1}s",
+                self.backend.which(),
+                lost.as_secs_f64()
+            );
+        }
+        progress.failures = 0;
+        self.meters.synced.set(i64::from(!progress.list_wanted));
+    }
+
+    fn range(&self) -> KeyRange {
+        KeyRange::prefix(self.prefix.clone())
+    }
+
+    /// Where the cluster stands, confirmed by a majority of it.
+    async fn head(&self) -> Result<Header, Error> {
+        let request = ListRequest {
+            limit: 1,
+            keys_only: true,
+            ..ListRequest::new(self.range())
+        };
+        Ok(self.backend.list(request).await?.header)
+    }
+
+    /// Whether it is the cluster we know, and no further back than we are.
+    async fn judge(&self, progress: &mut Progress, head: Header) -> Result<(), Error> {
+        if progress.cluster == 0 {
+            progress.cluster = head.cluster_id;
+            return Ok(());
+        }
+        if head.cluster_id != progress.cluster {
+            let clusters = self.backend.clusters().await;
+            let new = clusters.iter().filter(|id| **id == head.cluster_id).count();
+            if 2 * new <= self.backend.endpoints().len() {
+                return Err(self.trouble("is a member of another cluster than the others"));
+            }
+            tracing::warn!(
+                "plugin/etcd: the cluster behind {} has been replaced: reading everything again",
+                self.endpoints()
+            );
+        } else if head.revision < progress.applied {
+            tracing::warn!(
+                "plugin/etcd: the cluster behind {} went back from revision {} to {} (restored from a backup?): reading everything again",
+                self.endpoints(),
+                progress.applied,
+                head.revision
+            );
+        } else {
+            return Ok(());
+        }
+        progress.cluster = head.cluster_id;
+        progress.list_wanted = true;
+        progress.replaced = true;
+        progress.leases.clear();
+        Ok(())
+    }
+
+    //--- Lists --------------------------------------------------------------------------------
+
+    /// With no quorum and nothing in memory, what one member knows is better than nothing.
+    async fn list_unconfirmed(&self, progress: &mut Progress) {
+        let mut listing = Listing::new(false);
+        while listing.is_under_way() {
+            match self.fetch(&mut listing, true).await {
+                Ok(page) => self.merge(progress, &mut listing, page).await,
+                Err(_) => return,
+            }
+        }
+        self.tree.set_loaded();
+        tracing::warn!(
+            "plugin/etcd: no majority of {} answers: serving what {} has, unconfirmed",
+            self.endpoints(),
+            self.backend.which()
+        );
+    }
+
+    fn spawn_page(&self, pages: &mut JoinSet<(Listing, Result<Page, Error>)>, listing: Listing) {
+        let backend = Arc::clone(&self.backend);
+        let request = self.page_request(&listing, false);
+        pages.spawn(async move { (listing, backend.list(request).await) });
+    }
+
+    fn page_request(&self, listing: &Listing, serializable: bool) -> ListRequest {
+        let mut range = self.range();
+        if let Some(next) = &listing.next {
+            range.start = next.clone();
+        }
+        ListRequest {
+            limit: listing.limit,
+            revision: listing.revision,
+            serializable,
+            ..ListRequest::new(range)
+        }
+    }
+
+    async fn fetch(&self, listing: &mut Listing, serializable: bool) -> Result<Page, Error> {
+        loop {
+            let request = self.page_request(listing, serializable);
+            match self.backend.list(request).await {
+                Err(Error::TooLarge { .. }) if listing.limit > 1 => listing.limit /= 2,
+                page => return Ok(self.took(listing, page?)),
+            }
+        }
+    }
+
+    fn took(&self, listing: &mut Listing, page: Page) -> Page {
+        if listing.revision == 0 {
+            listing.revision = page.header.revision;
+        }
+        page
+    }
+
+    /// Makes the part of the tree that a page covers equal to it.
+    async fn merge(&self, progress: &mut Progress, listing: &mut Listing, page: Page) {
+        let from = listing.from.clone();
+        let last = page.kvs.last().filter(|_| page.more);
+        let upto = last.and_then(|kv| self.path(&kv.key)).map(<[u8]>::to_vec);
+        listing.next = last.map(|kv| key_behind(&kv.key));
+        listing.done = listing.next.is_none();
+        listing.from = upto.clone();
+        let news = {
+            let keys = self.tree.keys();
+            self.differences(&keys, listing, &from, &upto, page.kvs)
+        };
+        let patience = listing.lease_patience;
+        let started = clock::now();
+        self.learn_leases(progress, news.puts.iter(), patience)
+            .await;
+        listing.lease_patience = patience.saturating_sub(clock::now() - started);
+        let mut changes = news.gone;
+        self.read_all(progress, news.puts, &mut changes);
+        self.apply(changes);
+    }
+
+    /// What of a page is news, and what of the tree it does not have any more.
+    fn differences(
+        &self,
+        keys: &Keys,
+        listing: &Listing,
+        from: &Option<Vec<u8>>,
+        upto: &Option<Vec<u8>>,
+        kvs: Vec<KeyValue>,
+    ) -> News {
+        use std::ops::Bound;
+        let boxed = |path: &Vec<u8>| path.clone().into_boxed_slice();
+        let start = from
+            .as_ref()
+            .map_or(Bound::Unbounded, |path| Bound::Excluded(boxed(path)));
+        let end = upto
+            .as_ref()
+            .map_or(Bound::Unbounded, |path| Bound::Included(boxed(path)));
+        let mut known = keys.range((start, end)).peekable();
+        let mut news = News::default();
+        let mut gone = |path: &[u8], record: &Record| {
+            // What changed since the list's revision is not the list's to say.
+            if listing.replaced || record.revision <= listing.revision {
+                news.gone.push(Change {
+                    path: path.into(),
+                    record: None,
+                    revision: listing.revision,
+                });
+            }
+        };
+        for kv in kvs {
+            let Some(path) = self.path(&kv.key) else {
+                continue;
+            };
+            while let Some((known_path, record)) = known.next_if(|(known, _)| ***known < *path) {
+                gone(known_path, record);
+            }
+            let same = known.next_if(|(known, _)| ***known == *path);
+            let is_news = same
+                .is_none_or(|(_, record)| listing.replaced || record.revision < kv.mod_revision);
+            let is_gone_since = listing
+                .deleted
+                .get(path)
+                .is_some_and(|revision| *revision > kv.mod_revision);
+            if is_news && !is_gone_since {
+                news.puts.push(kv);
+            }
+        }
+        for (path, record) in known {
+            gone(path, record);
+        }
+        news
+    }
+
+    /// If a list is at its end, the tree is whole.
+    fn settle_listing(&self, progress: &mut Progress, listing: &mut Option<Listing>) {
+        let Some(done) = listing.take_if(|listing| listing.done) else {
+            return;
+        };
+        if progress.replaced {
+            progress.applied = done.revision;
+            progress.replaced = false;
+            self.tree.restart_serials();
+        }
+        progress.applied = progress.applied.max(done.revision);
+        self.meters.revision.set(progress.applied);
+        if !self.tree.is_loaded() {
+            tracing::info!(
+                "plugin/etcd: {} records at revision {} from {}",
+                self.tree.records(),
+                done.revision,
+                self.backend.which()
+            );
+        }
+        self.tree.set_loaded();
+        if progress.list_wanted {
+            progress.list_wanted = false;
+            self.meters
+                .synced
+                .set(i64::from(self.lost_for() == Duration::ZERO));
+        }
+    }
+
+    //--- The watch ----------------------------------------------------------------------------
+
+    async fn hear(
+        &self,
+        progress: &mut Progress,
+        message: WatchMessage,
+        noting: Option<&mut HashMap<Vec<u8>, i64>>,
+    ) -> Result<(), Error> {
+        if let Some(canceled) = message.canceled {
+            return Err(self.trouble(&format!("ended the watch: {}", canceled.reason)));
+        }
+        let Some(last) = message.events.last().map(Event::revision) else {
+            if !message.created {
+                // RFC-less but sure: a message without events says that there are none up to its revision.
+                progress.applied = progress.applied.max(message.header.revision);
+                self.meters.revision.set(progress.applied);
+            }
+            return Ok(());
+        };
+        let applied = progress.applied;
+        let is_put = |event: &Event| matches!(event, Event::Put(_));
+        let puts = message.events.iter().filter(|event| is_put(event));
+        let puts = puts.filter_map(|event| match event {
+            Event::Put(kv) => Some(kv),
+            Event::Delete { .. } => None,
+        });
+        self.learn_leases(progress, puts, LEASES_PATIENCE).await;
+        let mut noting = noting;
+        let mut changes = Vec::with_capacity(message.events.len());
+        for event in message.events {
+            // Those around a reconnection come twice.
+            if event.revision() <= applied && !progress.list_wanted {
+                continue;
+            }
+            match event {
+                Event::Put(kv) => self.read_all(progress, vec![kv], &mut changes),
+                Event::Delete { key, revision } => {
+                    let Some(path) = self.path(&key) else {
+                        continue;
+                    };
+                    if let Some(deleted) = &mut noting {
+                        deleted.insert(path.to_vec(), revision);
+                    }
+                    changes.push(Change {
+                        path: path.into(),
+                        record: None,
+                        revision,
+                    });
+                }
+            }
+        }
+        self.meters.changes.add(changes.len() as u64);
+        self.apply(changes);
+        // Of a revision in fragments the rest is still to come.
+        let complete = if message.fragment { last - 1 } else { last };
+        progress.applied = progress.applied.max(complete);
+        self.meters.revision.set(progress.applied);
+        Ok(())
+    }
+
+    //--- Records ------------------------------------------------------------------------------
+
+    fn path<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+        key.strip_prefix(&*self.prefix)
+    }
+
+    /// Reads values into changes; what cannot be read keeps its name.
+    fn read_all(&self, progress: &Progress, kvs: Vec<KeyValue>, changes: &mut Vec<Change>) {
+        let mut malformed = 0;
+        for kv in kvs {
+            let Some(path) = self.path(&kv.key) else {
+                continue;
+            };
+            let lease = (kv.lease != 0).then(|| {
+                let known = progress.leases.get(&kv.lease);
+                known.map_or(self.lease_ttl.of(Duration::ZERO), |(ttl, _)| *ttl)
+            });
+            let record = Record::read(&kv.value, kv.mod_revision, lease).unwrap_or_else(|what| {
+                malformed += 1;
+                if malformed <= MALFORMED_LINES_MAX {
+                    tracing::warn!(
+                        "plugin/etcd: {} at revision {} is skipped: {what}",
+                        String::from_utf8_lossy(&kv.key).escape_debug(),
+                        kv.mod_revision
+                    );
+                }
+                Record::malformed(kv.mod_revision)
+            });
+            changes.push(Change {
+                path: path.into(),
+                record: Some(record),
+                revision: kv.mod_revision,
+            });
+        }
+        if malformed > MALFORMED_LINES_MAX {
+            tracing::warn!(
+                "plugin/etcd: {} more values are skipped",
+                malformed - MALFORMED_LINES_MAX
+            );
+        }
+    }
+
+    fn apply(&self, mut changes: Vec<Change>) {
+        if self.tree.records() + changes.len() > KEYS_MAX {
+            let keys = self.tree.keys();
+            let mut room = KEYS_MAX.saturating_sub(keys.len());
+            changes.retain(|change| {
+                if change.record.is_none() || keys.contains_key(&change.path) {
+                    return true;
+                }
+                room = room.saturating_sub(1);
+                room > 0
+            });
+            drop(keys);
+            if !self.full.swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    "plugin/etcd: more than {KEYS_MAX} keys below {}: new ones are left out",
+                    String::from_utf8_lossy(&self.prefix)
+                );
+            }
+        }
+        while !changes.is_empty() {
+            let rest = changes.split_off(changes.len().min(APPLY_AT_ONCE));
+            self.tree.apply(changes);
+            changes = rest;
+        }
+    }
+
+    //--- Leases -------------------------------------------------------------------------------
+
+    /// Asks for the times of leases that are not known yet, as long as patience lasts; notes whose time stayed unknown.
+    async fn learn_leases(
+        &self,
+        progress: &mut Progress,
+        kvs: impl Iterator<Item = &KeyValue>,
+        patience: Duration,
+    ) {
+        let now = clock::now();
+        let mut wanted: HashMap<i64, Vec<Vec<u8>>> = HashMap::new();
+        for kv in kvs.filter(|kv| kv.lease != 0) {
+            let known = progress.leases.get(&kv.lease);
+            if known.is_none_or(|(_, since)| now.saturating_duration_since(*since) > LEASE_KNOWN) {
+                wanted.entry(kv.lease).or_default().push(kv.key.clone());
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        let ids: Vec<i64> = wanted.keys().copied().collect();
+        for id in self.ask_leases(progress, &ids, patience).await {
+            wanted.remove(&id);
+        }
+        for (id, keys) in wanted {
+            if progress.untimed_keys < UNTIMED_MAX {
+                progress.untimed_keys += keys.len();
+                progress.untimed.entry(id).or_default().extend(keys);
+            }
+        }
+    }
+
+    /// Asks for leases, several at a time; returns those that are known now.
+    async fn ask_leases(
+        &self,
+        progress: &mut Progress,
+        ids: &[i64],
+        patience: Duration,
+    ) -> Vec<i64> {
+        let mut learnt = Vec::new();
+        let mut todo = ids.iter();
+        type Asking<'a> = BoxFuture<'a, (i64, Result<Option<super::api::Lease>, Error>)>;
+        let ask =
+            |id: i64| -> Asking<'_> { Box::pin(async move { (id, self.backend.lease(id).await) }) };
+        let mut asking: FuturesUnordered<Asking<'_>> = todo
+            .by_ref()
+            .take(LEASES_AT_ONCE)
+            .map(|id| ask(*id))
+            .collect();
+        let work = async {
+            while let Some((id, lease)) = asking.next().await {
+                let Ok(lease) = lease else { break };
+                // One that is gone takes its keys with it in a moment.
+                let granted = lease.map_or(Duration::ZERO, |lease| lease.granted);
+                let ttl = self.lease_ttl.of(granted);
+                progress.leases.insert(id, (ttl, clock::now()));
+                learnt.push(id);
+                if let Some(id) = todo.next() {
+                    asking.push(ask(*id));
+                }
+            }
+        };
+        // Out of patience is no failure: the rest is asked for later.
+        timeout(patience, work).await.ok();
+        learnt
+    }
+
+    /// Gives records the TTL of their lease that could not be had when they came.
+    async fn time_the_untimed(&self, progress: &mut Progress) {
+        if progress.untimed.is_empty() {
+            return;
+        }
+        let ids: Vec<i64> = progress.untimed.keys().copied().take(256).collect();
+        let learnt = self.ask_leases(progress, &ids, LEASES_PATIENCE).await;
+        for id in learnt {
+            let keys = progress.untimed.remove(&id).unwrap_or_default();
+            progress.untimed_keys = progress.untimed_keys.saturating_sub(keys.len());
+            for key in keys {
+                let request = ListRequest::new(KeyRange::key(key));
+                let Ok(Ok(page)) = timeout(LEASES_PATIENCE, self.backend.list(request)).await
+                else {
+                    return;
+                };
+                // A newer value than the watch has brought is not ours to bring forward.
+                let mut changes = Vec::new();
+                let kvs = page.kvs.into_iter();
+                let kvs = kvs.filter(|kv| kv.lease == id && kv.mod_revision <= progress.applied);
+                self.read_all(progress, kvs.collect(), &mut changes);
+                self.apply(changes);
+            }
+        }
+    }
+}
+
+/// A list under way.
+struct Listing {
+    // 0 until the first page says it.
+    revision: i64,
+    limit: u32,
+    // The key that the next page starts with.
+    next: Option<Vec<u8>>,
+    // The path that the last page ended with.
+    from: Option<Vec<u8>>,
+    replaced: bool,
+    done: bool,
+    lease_patience: Duration,
+    deleted: HashMap<Vec<u8>, i64>,
+}
+
+impl Listing {
+    fn new(replaced: bool) -> Listing {
+        Listing {
+            revision: 0,
+            limit: PAGE_KEYS,
+            next: None,
+            from: None,
+            replaced,
+            done: false,
+            lease_patience: LEASES_PATIENCE_LIST,
+            deleted: HashMap::new(),
+        }
+    }
+
+    fn is_under_way(&self) -> bool {
+        !self.done
+    }
+}
+
+/// What a page brings.
+#[derive(Default)]
+struct News {
+    puts: Vec<KeyValue>,
+    gone: Vec<Change>,
+}
+
+/// The wait before attempt `failures` + 1: doubling, and spread, so that a thousand servers do not come at once.
+fn retry_after(failures: u32) -> Duration {
+    let doubled = RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(10));
+    around(doubled.min(RETRY_MAX))
+}
+
+/// A time between four fifths and all of it.
+fn around(time: Duration) -> Duration {
+    time.mul_f64(rand::random_range(0.8..1.0))
+}
+
+#[cfg(test)]
+mod tests;

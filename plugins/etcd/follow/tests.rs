@@ -1,0 +1,1 @@
+//! Following, against the test kit's store.
