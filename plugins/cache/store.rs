@@ -367,12 +367,13 @@ impl Half {
     }
 }
 
-/// Octets of a table that has held `most` entries: hashbrown fills seven eighths of a power of two.
+/// Octets of a table that has held `most` entries: hashbrown fills seven eighths of a power of two. More than half full, it doubles
+/// once entries come and go, since the places of those that went are not all free again; counted from the start, that is no surprise.
 fn table_octets(most: usize) -> usize {
     match most {
         0 => 0,
         1..=3 => 4 * PLACE_OCTETS,
-        _ => (most * 8 / 7 + 1).next_power_of_two() * PLACE_OCTETS,
+        _ => (most * 16 / 7 + 1).next_power_of_two() * PLACE_OCTETS,
     }
 }
 
