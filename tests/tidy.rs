@@ -8,7 +8,7 @@ use regex::Regex;
 /// Columns that a line of code may have; text that cannot be broken (a URL, a table row) may be longer.
 const COLUMNS_MAX: usize = 160;
 /// Lines of a function above which the nudge speaks once it has just outgrown them.
-const FUNCTION_LINES: std::ops::Range<usize> = 101..121;
+const FUNCTION_LINES: std::ops::Range<usize> = 121..151;
 
 type Rule = fn(&File) -> Vec<String>;
 
@@ -175,6 +175,7 @@ fn unwraps(file: &File) -> Vec<String> {
     // The test kit panics on purpose; what it is given is ours.
     if !outside.iter().any(|path| file.path.starts_with(path))
         || file.path.starts_with("plugins/kit/testing/")
+        || file.path.ends_with("/tests.rs")
         || !file.is_rust()
     {
         return Vec::new();
@@ -247,7 +248,8 @@ fn sentences(file: &File) -> Vec<String> {
 }
 
 fn long_functions(file: &File) -> Vec<String> {
-    if !file.is_rust() {
+    // A test may tell a long story.
+    if !file.is_rust() || file.path.starts_with("tests/") {
         return Vec::new();
     }
     static HEAD: LazyLock<Regex> = LazyLock::new(|| {
@@ -348,7 +350,7 @@ fn each_rule_sees_its_violation() {
         };
         assert_eq!(rule(&clean), Vec::<String>::new(), "{name}");
     }
-    let body = "    x();\n".repeat(105);
+    let body = "    x();\n".repeat(125);
     let file = File {
         path: "src/x.rs".to_owned(),
         text: format!("//! X.\nfn f() {{\n{body}}}\n"),
