@@ -5,7 +5,7 @@ CARGO ?= cargo
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot-dnsutils openssl curl iproute2
 
-.PHONY: run build test quick check deny image image-test bench bench-instructions test-packages
+.PHONY: run build test quick check deny image image-test bench test-packages
 
 run: build
 	@echo
@@ -55,6 +55,3 @@ image-test:
 
 bench: build
 	$(CARGO) run --release -p skein-bench -- --write docs
-
-bench-instructions:
-	benches/instructions.sh

@@ -3,6 +3,8 @@
 //! `cargo run --release -p skein-plugins --example cache_cost [ENTRIES]`. The whole way of a query is measured, edge to edge:
 //! accept, route, look up, copy, age, finish. A fill has the loopback of a handler of its own behind it. No test asserts any of it.
 
+#![expect(clippy::print_stdout, reason = "it is a program that prints figures")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -464,8 +464,7 @@ fn clean(path: &Path) -> PathBuf {
 /// The paths that match a pattern with `*` and `?` in any of its parts, in lexical order.
 fn glob(loader: &dyn Loader, pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
-    let mut parts = pattern.components().peekable();
-    while let Some(part) = parts.next() {
+    for part in pattern.components() {
         let text = part.as_os_str().to_string_lossy();
         if !text.contains(['*', '?']) {
             found.iter_mut().for_each(|path| path.push(part));

@@ -27,13 +27,16 @@ enum Pattern {
 }
 
 /// One scripted reply.
+/// The size that an OPT record says, and its options.
+type Opt = (u16, Vec<(u16, Vec<u8>)>);
+
 #[derive(Default)]
 struct Reply {
     rcode: u16,
     flags: Vec<String>,
     // Text, so that `{count}` and `{name}` can be filled in.
     records: Vec<(Section, String)>,
-    edns: Option<(u16, Vec<(u16, Vec<u8>)>)>,
+    edns: Option<Opt>,
     raw: Option<Vec<u8>>,
     silent: bool,
     after: Duration,
@@ -263,7 +266,7 @@ fn rdata(rtype: Rtype, text: &str) -> Result<RData, String> {
         .map_err(|error| format!("{rtype} {text}: {error}"))
 }
 
-fn edns(text: &str) -> Result<(u16, Vec<(u16, Vec<u8>)>), String> {
+fn edns(text: &str) -> Result<Opt, String> {
     let mut words = text.split_whitespace();
     let size = words
         .next()
