@@ -205,7 +205,10 @@ fn unsafe_code(file: &File) -> Vec<String> {
             complaints.push(format!("{at}: unsafe outside the engine and the benches"));
         }
         let above = lines.get(at.saturating_sub(6)..at - 1).unwrap_or_default();
-        if !above.iter().any(|(_, line)| line.contains("// SAFETY:")) {
+        if !above
+            .iter()
+            .any(|(_, line)| line.contains("// SAFETY:") || line.contains("# Safety"))
+        {
             complaints.push(format!("{at}: no `// SAFETY:` above"));
         }
     }
