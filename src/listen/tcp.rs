@@ -452,6 +452,7 @@ impl Turn<'_, '_> {
         }
         let read = buffer.get(..count).unwrap_or_default();
         if self.connection.input.is_empty() {
+            self.connection.begun_at = clock::now();
             let taken = self.take(read, output);
             let rest = read.get(taken..).unwrap_or_default();
             self.connection.input.extend_from_slice(rest);
@@ -480,7 +481,8 @@ impl Turn<'_, '_> {
             self.connection.active_at = received_at;
             self.serve(message, received_at, output);
         }
-        if taken > 0 || self.connection.input.is_empty() {
+        if taken > 0 {
+            // What is left has begun at the earliest now.
             self.connection.begun_at = received_at;
         }
         taken
