@@ -88,7 +88,7 @@ impl Engine {
 
     /// Reads the Dnsfile as it is now.
     pub(crate) fn parse(&self) -> Result<Dnsfile, Refused> {
-        self.source.parse()
+        self.source.parse(self.table, &self.services)
     }
 
     /// Whether there is something that a reload could read again.

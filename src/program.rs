@@ -47,23 +47,28 @@ impl Source {
     }
 
     /// Reads and parses it. What has no server block is the built-in one.
-    pub(crate) fn parse(&self) -> Result<Dnsfile, Refused> {
+    pub(crate) fn parse(
+        &self,
+        table: &[&'static Plugin],
+        services: &Services,
+    ) -> Result<Dnsfile, Refused> {
         let name = self.name();
         let text = match self {
             Source::File(path) => {
                 let read = std::fs::read(path);
                 let bytes = read.map_err(|error| unreadable(&name, &error))?;
-                String::from_utf8(bytes).map_err(|error| {
-                    Refused::general(format!(
-                        "{name}: octet {} is not UTF-8",
-                        error.utf8_error().valid_up_to()
-                    ))
-                })?
+                // A comment in another encoding is no reason not to start: CoreDNS loads it, and so do imports.
+                String::from_utf8_lossy(&bytes).into_owned()
             }
             Source::Stdin(text) => text.clone(),
             Source::BuiltIn => program::DEFAULT.to_owned(),
         };
-        let dnsfile = dnsfile::parse(&name, &text, &System)?;
+        let mut dnsfile = dnsfile::parse(&name, &text, &System)
+            .map_err(|rejected| program::examine(rejected, table, services))?;
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            let what = "the file is not UTF-8 throughout; what is not reads as U+FFFD";
+            dnsfile.warnings.push(SetupError::general(what));
+        }
         if dnsfile.blocks.iter().any(|block| !block.keys.is_empty()) {
             return Ok(dnsfile);
         }
@@ -113,7 +118,7 @@ pub(crate) fn load(
     table: &[&'static Plugin],
     services: &Services,
 ) -> Result<Loaded, Refused> {
-    let dnsfile = source.parse()?;
+    let dnsfile = source.parse(table, services)?;
     build(dnsfile, table, services)
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::dnsfile::{Dnsfile, Span};
+use super::dnsfile::{self, Dnsfile, Rejected, Span};
 use super::errors::SetupError;
 use super::handler::{Link, Next, Served};
 use super::lookup::{Dispatch, Home};
@@ -107,11 +107,26 @@ pub fn build(
     }
     blocks::find_conflicts(&blocks, &mut errors);
     if !errors.is_empty() {
-        errors.sort_by_key(|error| error.at.map_or((u32::MAX, 0), |at| (at.file, at.start)));
-        errors.dedup();
+        dnsfile::tidy(&mut errors);
         return Err(errors);
     }
     Ok(assemble(blocks, listeners, home, services, registered))
+}
+
+/// Looks for further errors in what could be read of a Dnsfile with syntax errors: keys, plugins, options. Runs no setup.
+pub fn examine(mut rejected: Rejected, table: &[&'static Plugin], services: &Services) -> Rejected {
+    for block in &rejected.blocks {
+        Block::read(
+            block,
+            0,
+            table,
+            services,
+            &mut rejected.warnings,
+            &mut rejected.errors,
+        );
+    }
+    dnsfile::tidy(&mut rejected.errors);
+    rejected
 }
 
 fn assemble(

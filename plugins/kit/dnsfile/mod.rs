@@ -81,6 +81,8 @@ pub struct Rejected {
     pub errors: Vec<SetupError>,
     /// What would have been accepted with a warning.
     pub warnings: Vec<SetupError>,
+    /// What could be read all the same, to look for further errors in: see `program::examine`.
+    pub blocks: Vec<ServerBlock>,
 }
 
 /// Reads a Dnsfile. `name` is what the operator typed: errors begin with it, and imports start from its folder.
@@ -93,24 +95,20 @@ pub fn parse(name: &str, text: &str, loader: &dyn Loader) -> Result<Dnsfile, Rej
                 files: vec![(name.to_owned(), String::new())],
             },
             errors: vec![SetupError::general(what)],
-            warnings: Vec::new(),
+            ..Rejected::default()
         });
     }
     let tokens = expander.expand(name, text);
     let is_cut = expander.is_cut;
     let (mut errors, mut warnings) = (expander.errors, expander.warnings);
-    let blocks = grammar::blocks(&tokens, is_cut, &mut errors, &mut warnings);
-    let sources = expander.sources;
-    // A snippet that is used twice is wrong twice.
-    for list in [&mut errors, &mut warnings] {
-        list.sort_by_key(|error| error.at);
-        list.dedup();
-        let more = list.len().saturating_sub(TOLD_MAX);
-        if more > 0 {
-            list.truncate(TOLD_MAX);
-            list.push(SetupError::general(format!("and {more} more")));
-        }
+    let mut blocks = grammar::blocks(&tokens, is_cut, &mut errors, &mut warnings);
+    if is_cut && let Some(last) = blocks.last_mut() {
+        // It may lack words: no error of its own.
+        last.directives.pop();
     }
+    let sources = expander.sources;
+    tidy(&mut errors);
+    tidy(&mut warnings);
     if errors.is_empty() {
         Ok(Dnsfile {
             sources,
@@ -122,7 +120,19 @@ pub fn parse(name: &str, text: &str, loader: &dyn Loader) -> Result<Dnsfile, Rej
             sources,
             errors,
             warnings,
+            blocks,
         })
+    }
+}
+
+/// Errors in the order of their places, those without one last. A snippet that is used twice is wrong twice, and told once.
+pub(super) fn tidy(errors: &mut Vec<SetupError>) {
+    errors.sort_by_key(|error| error.at.map_or((u32::MAX, 0), |at| (at.file, at.start)));
+    errors.dedup();
+    let more = errors.len().saturating_sub(TOLD_MAX);
+    if more > 0 {
+        errors.truncate(TOLD_MAX);
+        errors.push(SetupError::general(format!("and {more} more")));
     }
 }
 

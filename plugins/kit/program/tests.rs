@@ -5,7 +5,7 @@ use crate::kit::errors::SetupError;
 use crate::kit::setup::Kept;
 use crate::kit::testing::world::World;
 
-use super::{Program, build, start_line};
+use super::{Program, build, examine, start_line};
 
 fn program(text: &str) -> Result<Program, String> {
     let said = |rejected: Rejected| -> String {
@@ -16,13 +16,14 @@ fn program(text: &str) -> Result<Program, String> {
         };
         rejected.errors.iter().map(first_line).collect()
     };
-    let dnsfile = dnsfile::parse("Dnsfile", text, &System).map_err(said)?;
     let services = World::new().services(Kept::default(), true);
+    let dnsfile = dnsfile::parse("Dnsfile", text, &System)
+        .map_err(|rejected| said(examine(rejected, crate::PLUGINS, &services)))?;
     build(&dnsfile, crate::PLUGINS, &services).map_err(|errors| {
         said(Rejected {
             sources: dnsfile.sources.clone(),
             errors,
-            warnings: Vec::new(),
+            ..Rejected::default()
         })
     })
 }
@@ -107,6 +108,20 @@ fn every_error_of_a_file_is_told_at_its_place() {
             "7:13: bufsize: SIZE must lie between 512 and 4096, got 5",
             "9:5: errors: this plugin can only be used once per server block",
             "10:5: unknown plugin `xyzzy`",
+        ],
+    );
+}
+
+#[test]
+fn errors_of_syntax_do_not_hide_the_others() {
+    expect(
+        "a..b {\n    chache 30\n    cache { } { }\n    bufsize 5\n    log \"open\n}\n",
+        &[
+            "1:1: zone is not a valid domain name: `a..b`: two dots in a row, or a dot at its start",
+            "2:5: unknown plugin `chache`; did you mean `cache`?",
+            "3:15: unexpected `{` behind the block; start a new line",
+            "4:13: bufsize: SIZE must lie between 512 and 4096, got 5",
+            "5:9: this quote is never closed; write `\\\"` for a quote inside a quoted text",
         ],
     );
 }

@@ -304,8 +304,10 @@ fn build(
     check_only: bool,
 ) -> Result<(Program, Sources), String> {
     let services = world.services(kept, check_only);
-    let tree = dnsfile::parse("Dnsfile", text, world)
-        .map_err(|rejected| shown(render, &rejected.errors, &rejected.sources, world))?;
+    let tree = dnsfile::parse("Dnsfile", text, world).map_err(|rejected| {
+        let rejected = program::examine(rejected, table, &services);
+        shown(render, &rejected.errors, &rejected.sources, world)
+    })?;
     let program = program::build(&tree, table, &services)
         .map_err(|errors| shown(render, &errors, &tree.sources, world))?;
     Ok((program, tree.sources))
