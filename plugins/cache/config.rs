@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::age::{Bounds, Rules};
 use super::store::{Kind as Store, Limits};
 use crate::kit::errors::{SetupError, SetupErrors};
-use crate::kit::options::{Arg, Checked, Kind, Opt, Property, Value};
+use crate::kit::options::{Arg, Checked, Kind, Opt, Property, Value, parse_duration};
 use crate::kit::plugin::{Plugin, Repeat};
 use crate::kit::setup::ServerSetup;
 use crate::kit::zones::ZoneSet;
@@ -243,6 +243,14 @@ impl Config {
             }
         }
         config.read_disable(line, server);
+        // As in CoreDNS, what is no number is a zone, and nothing is kept of any other name.
+        if let Some(zone) = line.args("ZONES").next()
+            && parse_duration(zone.text()).is_ok()
+        {
+            let word = zone.text();
+            let what = format!("`{word}` is taken for a zone; a TTL is a number of seconds");
+            server.warn(zone.span(), what);
+        }
         Ok(config)
     }
 

@@ -345,3 +345,64 @@ fn many_threads_many_names() {
     });
     assert_eq!(chain.flights(), 0);
 }
+
+/// Four ways to fail, four kinds of answers kept, three modes: what a client gets when its answer is over, in conversations.
+#[cfg(feature = "testing")]
+#[test]
+fn stale_matrix() {
+    use crate::kit::testing::scenario::run_text;
+
+    const SOA: &str =
+        "authority example.org. 60 IN SOA ns.example.org. who.example.org. 1 60 60 60 60";
+    let failures = [
+        ("silent", "SERVFAIL qr rd"),
+        ("SERVFAIL", "SERVFAIL qr rd"),
+        ("REFUSED", "REFUSED qr rd"),
+        ("raw 000080000001", "SERVFAIL qr rd"),
+    ];
+    let address = "{name} 60 IN A 192.0.2.1".to_owned();
+    let kinds = [
+        ("NOERROR", address),
+        ("NOERROR", SOA.to_owned()),
+        ("NXDOMAIN", SOA.to_owned()),
+        ("SERVFAIL", String::new()),
+    ];
+    let modes = [
+        "",
+        "serve_stale 1h immediate 7s",
+        "serve_stale 1h verify 100ms 7s",
+    ];
+    let mut cells = 0;
+    for (failure, plain) in failures {
+        for (rcode, record) in &kinds {
+            for mode in modes {
+                let served = record
+                    .replace("{name}", "www.example.org.")
+                    .replace(" 60 IN", " 7 IN");
+                let is_stale = !mode.is_empty() && *rcode != "SERVFAIL";
+                let expected = match is_stale {
+                    true => format!("{rcode} qr rd\n    {served}"),
+                    false => plain.to_owned(),
+                };
+                let kept = record.replace("{name}", "www.example.org.");
+                let text = format!(
+                    "Dnsfile\n    . {{\n        cache {{\n            {mode}\n        }}\n        forward . scripted\n    }}\n\
+                     upstream www.example.org. A\n    {rcode}\n    {record}\n\
+                     ask www.example.org. A\n    {rcode} qr rd\n    {kept}\n\
+                     upstream www.example.org. A\n    {failure}\n\
+                     elapse 61s\n\
+                     ask www.example.org. A\n    {expected}\n"
+                );
+                // A line of spaces alone would be a record.
+                let lines: Vec<&str> = text
+                    .lines()
+                    .filter(|line| !line.trim().is_empty())
+                    .collect();
+                let outcome = run_text(&(lines.join("\n") + "\n"), crate::PLUGINS, false);
+                assert!(outcome.failures.is_empty(), "{text}\n{}", outcome.updated);
+                cells += 1;
+            }
+        }
+    }
+    assert_eq!(cells, 48);
+}

@@ -10,13 +10,24 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::kit::wire::message::{self, RecordView};
-use crate::kit::wire::name::eq_ignore_case;
+use crate::kit::wire::name::{NAME_OCTETS_MAX, eq_ignore_case};
 use crate::kit::wire::writer::{Compressor, Rdata, Writer};
 use crate::kit::wire::{NameBuf, Rtype, Section};
 
+use super::weights::Weights;
+
+/// How addresses are put in order.
+#[derive(Clone, Copy)]
+pub(super) enum Order<'p> {
+    /// At random, those of the first of these networks before the rest, and so on.
+    Random(&'p [IpNet]),
+    /// One that is drawn by its weight comes first.
+    Weighted(&'p Weights),
+}
+
 /// Shuffles the addresses and MX records of a message, aliases first. No allocation once a thread has done a few; a message that cannot
 /// be walked stays as it is.
-pub(super) fn shuffle(message: &mut Vec<u8>, preferred: &[IpNet]) {
+pub(super) fn shuffle(message: &mut Vec<u8>, order: Order<'_>) {
     // One record in every section: nothing to put in order, and the most common answer.
     let is_single = |at: usize| {
         message
@@ -40,7 +51,7 @@ pub(super) fn shuffle(message: &mut Vec<u8>, preferred: &[IpNet]) {
         if needs_moving(&scratch.records) {
             scratch.rewrite(message);
         }
-        shuffle_addresses(message, &scratch.records, preferred);
+        order_addresses(message, &scratch.records, order);
     });
 }
 
@@ -80,8 +91,8 @@ fn is_address(rtype: Rtype) -> bool {
     matches!(rtype, Rtype::A | Rtype::AAAA)
 }
 
-/// Shuffles every run of addresses of one owner and type, then puts the preferred ones first.
-fn shuffle_addresses(message: &mut [u8], records: &[RecordView], preferred: &[IpNet]) {
+/// Puts every run of addresses of one owner and type in order.
+fn order_addresses(message: &mut [u8], records: &[RecordView], order: Order<'_>) {
     let mut rest = records;
     while let Some((first, behind)) = rest.split_first() {
         let length = match is_address(first.rtype) {
@@ -95,11 +106,17 @@ fn shuffle_addresses(message: &mut [u8], records: &[RecordView], preferred: &[Ip
         };
         let (run, behind) = rest.split_at(length);
         rest = behind;
-        for last in (1..run.len()).rev() {
-            swap(message, &run[last], &run[random_below(last + 1)]);
-        }
-        if !preferred.is_empty() {
-            prefer(message, run, preferred);
+        match order {
+            _ if run.len() < 2 => {}
+            Order::Random(preferred) => {
+                for last in (1..run.len()).rev() {
+                    swap(message, &run[last], &run[random_below(last + 1)]);
+                }
+                if !preferred.is_empty() {
+                    prefer(message, run, preferred);
+                }
+            }
+            Order::Weighted(weights) => draw(message, run, weights),
         }
     }
 }
@@ -161,6 +178,35 @@ fn prefer(message: &mut [u8], run: &[RecordView], preferred: &[IpNet]) {
             swap(message, &run[at - 1], &run[at]);
             at -= 1;
         }
+    }
+}
+
+/// Puts one first, with a chance of its weight in the sum of all; the one that was there takes its place.
+fn draw(message: &mut [u8], run: &[RecordView], weights: &Weights) {
+    let Some(first) = run.first() else {
+        return;
+    };
+    let mut owner = NameBuf::new();
+    if message::expand_name(message, first.start, &mut owner).is_err() {
+        return;
+    }
+    let mut name = [0; NAME_OCTETS_MAX];
+    let name = &mut name[..owner.as_wire().len()];
+    name.copy_from_slice(owner.as_wire());
+    name.make_ascii_lowercase();
+    let weight = |record: &RecordView| {
+        let address = message.get(record.rdata.clone()).and_then(address);
+        address.map_or(1, |address| weights.of(name, address) as usize)
+    };
+    let mut left = random_below(run.iter().map(weight).sum());
+    let drawn = run.iter().find(|record| {
+        let weight = weight(record);
+        let is_it = left < weight;
+        left = left.saturating_sub(weight);
+        is_it
+    });
+    if let Some(drawn) = drawn {
+        swap(message, first, drawn);
     }
 }
 
@@ -389,7 +435,7 @@ mod tests {
         let mut counts = std::collections::HashMap::new();
         for _ in 0..6_000 {
             let mut shuffled = message.clone();
-            shuffle(&mut shuffled, &[]);
+            shuffle(&mut shuffled, Order::Random(&[]));
             *counts.entry(datas(&shuffled)).or_insert(0) += 1;
         }
         assert_eq!(counts.len(), 6);
@@ -410,7 +456,7 @@ mod tests {
         let mut seen = HashSet::new();
         for _ in 0..100 {
             let mut shuffled = message.clone();
-            shuffle(&mut shuffled, &[]);
+            shuffle(&mut shuffled, Order::Random(&[]));
             let rows = rows(&shuffled);
             assert_eq!((rows[0].2, rows[0].3.as_slice()), (Rtype::CNAME, HOST));
             seen.insert(rows[1].3.clone());
@@ -432,7 +478,7 @@ mod tests {
         let mut first = HashSet::new();
         for _ in 0..100 {
             let mut shuffled = message.clone();
-            shuffle(&mut shuffled, &[]);
+            shuffle(&mut shuffled, Order::Random(&[]));
             assert_eq!(rows(&shuffled).into_iter().collect::<HashSet<_>>(), before);
             first.insert(datas(&shuffled).remove(0));
         }
@@ -453,10 +499,36 @@ mod tests {
         ]);
         for _ in 0..50 {
             let mut shuffled = message.clone();
-            shuffle(&mut shuffled, &preferred);
+            shuffle(&mut shuffled, Order::Random(&preferred));
             let datas = datas(&shuffled);
             assert_eq!(datas[..2], [vec![10, 2, 0, 1], vec![10, 1, 0, 1]]);
         }
+    }
+
+    #[test]
+    fn the_first_is_drawn_by_its_weight_and_the_rest_stays() {
+        let weights = Weights::parse("WWW.example.org\n192.0.2.1 2\n192.0.2.3 7\n").unwrap();
+        let message = build(&[
+            (AN, WWW, Rtype::A, &[192, 0, 2, 1]),
+            (AN, WWW, Rtype::A, &[192, 0, 2, 2]),
+            (AN, WWW, Rtype::A, &[192, 0, 2, 3]),
+        ]);
+        let mut counts = [0; 4];
+        for _ in 0..10_000 {
+            let mut drawn = message.clone();
+            shuffle(&mut drawn, Order::Weighted(&weights));
+            let lasts: Vec<u8> = datas(&drawn).iter().map(|data| data[3]).collect();
+            assert!(
+                [[1, 2, 3], [2, 1, 3], [3, 2, 1]]
+                    .iter()
+                    .any(|order| lasts == order)
+            );
+            counts[usize::from(lasts[0])] += 1;
+        }
+        // 2,000, 1,000 and 7,000 with a standard deviation of at most 46.
+        assert!((1_540..2_460).contains(&counts[1]), "{counts:?}");
+        assert!((540..1_460).contains(&counts[2]), "{counts:?}");
+        assert!((6_540..7_460).contains(&counts[3]), "{counts:?}");
     }
 
     proptest! {
@@ -476,7 +548,7 @@ mod tests {
             }).collect();
             let mut message = build(&records);
             let mut before = rows(&message);
-            shuffle(&mut message, &["0.0.0.0/1".parse().unwrap()]);
+            shuffle(&mut message, Order::Random(&["0.0.0.0/1".parse().unwrap()]));
             let mut after = rows(&message);
             before.sort();
             after.sort();
@@ -488,7 +560,7 @@ mod tests {
             let mut message = build(&[]);
             message[6..12].copy_from_slice(&[0, 3, 0, 2, 0, 2]);
             message.extend_from_slice(&octets);
-            shuffle(&mut message, &[]);
+            shuffle(&mut message, Order::Random(&[]));
             prop_assert!(message.len() <= 65_535);
         }
     }
