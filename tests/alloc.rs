@@ -56,13 +56,17 @@ fn allocations(dnsfile: &str, upstream: &[(&str, &str)], question: &str) -> Opti
             .upstream
             .script(script(subject, reply).expect("the script is right"));
     }
+    for (key, value) in KEYS {
+        world.store.put(key.as_bytes(), value.as_bytes(), None);
+    }
     let question = Question::parse(question).expect("the question is right");
     server::run(world.events.clone(), async {
         let server = match TestServer::start(&world, PLUGINS, dnsfile).await {
             Ok(server) => server,
             Err(errors) => panic!("{errors}"),
         };
-        // The first one may have to wait, for an upstream or a backend.
+        server::settle().await;
+        // The first one may have to wait, for an upstream.
         let first = server.ask(&question).await;
         assert!(first.bytes.is_some(), "no answer");
         server::settle().await;
@@ -82,6 +86,22 @@ const UPSTREAM: &[(&str, &str)] = &[(
     "www.example.org. A",
     "NOERROR ra\nwww.example.org. 3600 IN A 192.0.2.1\nwww.example.org. 3600 IN A 192.0.2.2",
 )];
+
+const KEYS: &[(&str, &str)] = &[
+    (
+        "/skydns/org/example/web/a",
+        r#"{"host":"192.0.2.1","port":80}"#,
+    ),
+    (
+        "/skydns/org/example/web/b",
+        r#"{"host":"192.0.2.2","port":80}"#,
+    ),
+    ("/skydns/org/example/text", r#"{"text":"hello"}"#),
+    (
+        "/skydns/arpa/in-addr/192/0/2/1",
+        r#"{"host":"web.example.org"}"#,
+    ),
+];
 
 /// What stands around the plugin under test in an ordinary server block.
 const AROUND: &str = "errors\n metrics 127.0.0.1:0\n";
@@ -144,4 +164,32 @@ fn a_shuffled_cache_hit_allocates_nothing() {
         allocations(&dnsfile, UPSTREAM, "www.example.org. A"),
         Some(0)
     );
+}
+
+#[test]
+fn an_answer_from_etcd_allocates_nothing() {
+    let dnsfile = format!(
+        "example.org 2.0.192.in-addr.arpa {{\n {AROUND} etcd example.org 2.0.192.in-addr.arpa {{\n endpoint http://192.0.2.9:2379\n }}\n}}\n"
+    );
+    for question in [
+        "web.example.org. A",
+        "WEB.example.org. A +do",
+        "web.example.org. SRV",
+        "web.example.org. AAAA",
+        "text.example.org. TXT",
+        "1.2.0.192.in-addr.arpa. PTR",
+        "example.org. SOA",
+        "nothing.example.org. A",
+    ] {
+        assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
+    }
+}
+
+#[test]
+fn an_answer_from_etcd_behind_a_cache_allocates_nothing() {
+    let dnsfile = format!(
+        "example.org {{\n {AROUND} loadbalance\n cache\n etcd example.org {{\n endpoint http://192.0.2.9:2379\n }}\n}}\n"
+    );
+    assert_eq!(allocations(&dnsfile, &[], "web.example.org. A"), Some(0));
+    assert_eq!(allocations(&dnsfile, &[], "web.example.org. SRV"), Some(0));
 }
