@@ -428,3 +428,44 @@ fn many_clients_and_a_silent_upstream() {
         assert_eq!(addresses(&answer), [Ipv4Addr::new(192, 0, 2, 1)]);
     }
 }
+
+#[test]
+fn more_than_max_concurrent_is_refused_at_once_and_told_once() {
+    let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    let silent: SocketAddr = upstream.local_addr().expect("it is bound");
+    let dir = tempfile::tempdir().expect("a folder");
+    // One worker's sockets see all of it: the count is the same for all workers.
+    let block = format!(
+        "    errors\n    forward . {silent} {{\n        max_concurrent 3\n        read_timeout 60s\n    }}"
+    );
+    let server = Skeindns::start(dir.path(), 0, &block);
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client
+        .connect((Ipv4Addr::LOCALHOST, server.port))
+        .expect("loopback");
+    let mut buffer = [0; 512];
+    for n in 0..43 {
+        let query = with_edns(query(&format!("n{n}.example.com."), RecordType::A));
+        client
+            .send(&query.to_vec().expect("a small query"))
+            .expect("it listens");
+        if n < 3 {
+            upstream
+                .recv(&mut buffer)
+                .expect("the first three are asked");
+        }
+    }
+    for _ in 3..43 {
+        let length = client.recv(&mut buffer).expect("an answer");
+        let answer = Message::from_vec(&buffer[..length]).expect("a message");
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    }
+    server.line(|line| line.contains("concurrent queries exceeded maximum 3"));
+    let told = server
+        .lines
+        .try_iter()
+        .filter(|line| line.contains("exceeded maximum"))
+        .count();
+    assert!(told <= 3, "{told} more lines");
+}

@@ -8,7 +8,7 @@ use regex::Regex;
 
 use crate::kit::clock::{self, Instant};
 use crate::kit::dnsfile::Word;
-use crate::kit::errors::{SetupError, SetupErrors};
+use crate::kit::errors::{ServeError, SetupError, SetupErrors};
 use crate::kit::handler::{Edit, Handler, Next, Served};
 use crate::kit::options::{self, Arg, Checked, Kind, Opt};
 use crate::kit::plugin::{Plugin, Repeat};
@@ -68,7 +68,10 @@ fn setup(directives: &[Checked], server: &mut ServerSetup<'_>) -> Result<(), Set
         let last = std::sync::Arc::clone(&patterns);
         server.at_stop(async move { last.iter().for_each(|pattern| pattern.report(Report::Now)) });
     }
-    server.chain(Errors { patterns });
+    server.chain(Errors {
+        patterns,
+        limit_told_at: AtomicU64::new(0),
+    });
     Ok(())
 }
 
@@ -77,6 +80,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 struct Errors {
     patterns: std::sync::Arc<[Pattern]>,
+    // The second in which a limit was told last.
+    limit_told_at: AtomicU64,
 }
 
 impl Handler for Errors {
@@ -96,6 +101,15 @@ impl Edit for Errors {
 }
 
 impl Errors {
+    /// A limit that was reached is told once a second: a flood of queries must not become a flood of lines.
+    fn is_due(&self, error: &ServeError) -> bool {
+        if !matches!(error, ServeError::Limit(_)) {
+            return true;
+        }
+        let second = clock::unix_now().as_secs();
+        self.limit_told_at.swap(second, Relaxed) != second
+    }
+
     #[cold]
     fn report(&self, response: &Response) {
         let Some(error) = response.error() else {
@@ -109,6 +123,7 @@ impl Errors {
         {
             Some(pattern) if pattern.count() => pattern.level,
             Some(_) => return,
+            None if !self.is_due(error) => return,
             None => Level::Error,
         };
         let query = response.query();

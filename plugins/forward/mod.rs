@@ -16,7 +16,7 @@ mod udp;
 mod upstream;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -134,7 +134,6 @@ fn build(config: Config, server: &mut ServerSetup<'_>) {
         broken,
         rejects,
         under_way: AtomicUsize::new(0),
-        told_at: AtomicU64::new(0),
     });
 }
 
@@ -188,7 +187,6 @@ struct Forward {
     rejects: Counter,
     // Written only with `max_concurrent`.
     under_way: AtomicUsize,
-    told_at: AtomicU64,
 }
 
 /// What a worker has for itself.
@@ -243,10 +241,6 @@ impl Forward {
         }
         self.rejects.inc();
         let what = format!("concurrent queries exceeded maximum {max}");
-        let second = clock::unix_now().as_secs();
-        if self.told_at.swap(second, Relaxed) != second {
-            tracing::warn!("plugin/forward: {what}");
-        }
         Err(ServeError::Limit(what))
     }
 
