@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::history::History;
 use super::leases::{Lease, Leases};
 use super::model::{
-    Compare, CompareResult, CompareTarget, DeleteReply, DeleteRequest, Event, EventKind, KeyRange,
-    KeyValue, LeaseView, PutReply, PutRequest, RangeReply, RangeRequest, SortOrder, SortTarget,
-    StoreError, TxnOp, TxnOpReply, TxnReply, TxnRequest,
+    Compare, CompareResult, CompareTarget, DeleteReply, DeleteRequest, End, Event, EventKind,
+    KeyRange, KeyValue, LeaseView, PutReply, PutRequest, RangeReply, RangeRequest, SortOrder,
+    SortTarget, StoreError, TxnOp, TxnOpReply, TxnReply, TxnRequest,
 };
 
 /// Octets of live keys and values, overhead counted: a million and more DNS records. etcd's default is 2 GiB on disk; ours is in memory.
@@ -116,6 +116,11 @@ impl Engine {
     /// Keys that live.
     pub(crate) fn len(&self) -> usize {
         self.live.len()
+    }
+
+    /// Octets of live keys and values, overhead counted.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The key as it is.
@@ -365,27 +370,45 @@ impl Engine {
         if request.lease != 0 && !self.leases.has(request.lease) {
             return Err(StoreError::LeaseNotFound);
         }
-        if (request.ignore_value || request.ignore_lease)
-            && !self.live.contains_key(request.key.as_slice())
-        {
-            return Err(StoreError::KeyNotFound);
-        }
+        self.check_old(request)?;
         if self.bytes + request.key.len() + request.value.len() > BYTES_MAX {
             return Err(StoreError::NoSpace);
         }
         Ok(())
     }
 
-    fn check_steps(&self, steps: &[Step]) -> Result<(), StoreError> {
-        for step in steps {
-            match step {
-                Step::Range(request) => self.check_range(request)?,
-                Step::Put(request) => self.check_put_now(request)?,
-                Step::Delete(_) => {}
-                Step::Txn(_, steps) => self.check_steps(steps)?,
-            }
+    fn check_old(&self, request: &PutRequest) -> Result<(), StoreError> {
+        let needs_old = request.ignore_value || request.ignore_lease;
+        match needs_old && !self.live.contains_key(request.key.as_slice()) {
+            true => Err(StoreError::KeyNotFound),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What is wrong with a transaction as things are: its puts first, then its ranges, as in etcd.
+    fn check_steps(&self, steps: &[Step]) -> Result<(), StoreError> {
+        self.each(steps, &|step| match step {
+            // In a transaction a missing key is noticed before a missing lease, elsewhere after it.
+            Step::Put(request) => self
+                .check_old(request)
+                .and_then(|()| self.check_put_now(request)),
+            _ => Ok(()),
+        })?;
+        self.each(steps, &|step| match step {
+            Step::Range(request) => self.check_range(request),
+            _ => Ok(()),
+        })
+    }
+
+    fn each(
+        &self,
+        steps: &[Step],
+        check: &dyn Fn(&Step) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        steps.iter().try_for_each(|step| match step {
+            Step::Txn(_, steps) => self.each(steps, check),
+            step => check(step),
+        })
     }
 
     /// Judges the conditions and keeps the operations of the branch that is taken.
@@ -692,7 +715,12 @@ fn touched(ops: &[TxnOp]) -> Result<(BTreeSet<&[u8]>, Vec<&KeyRange>), StoreErro
             }
         }
     }
-    let deleted = |key: &[u8], ranges: &[&KeyRange]| ranges.iter().any(|range| range.contains(key));
+    // etcd 3.4 does not count a range without an end here, so what works there would fail; operations run in order anyway.
+    let deleted = |key: &[u8], ranges: &[&KeyRange]| {
+        ranges
+            .iter()
+            .any(|range| range.end != End::Open && range.contains(key))
+    };
     if puts.iter().any(|key| deleted(key, &deletes)) {
         return Err(StoreError::DuplicateKey);
     }

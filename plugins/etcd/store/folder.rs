@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The database's name in the folder.
+pub(crate) const FILE: &str = "store.redb";
 /// A generation that is being let go may hold the folder a moment longer than the one that takes over.
 const TRIES: u32 = 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
@@ -59,7 +61,7 @@ impl Folder {
 
     /// The database's file.
     pub(crate) fn file(&self) -> PathBuf {
-        self.path.join("store.redb")
+        self.path.join(FILE)
     }
 }
 

@@ -5,13 +5,16 @@
 //! commit). If that fails, all of them are taken back and fail; reading goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::disk::Disk;
-use super::engine::Engine;
+use super::engine::{Engine, Mark, Saved};
 use super::folder::Folder;
 use super::model::StoreError;
 use super::watch::Hub;
@@ -46,8 +49,8 @@ pub(crate) struct Keeper {
     published: i64,
     /// Leases are not looked at before.
     expire_at: Instant,
-    /// The last write failed, and that was logged.
-    failing: bool,
+    /// Whether the last write reached the disk; shared with the handles. What changes it is logged.
+    writable: Arc<AtomicBool>,
     /// Held as long as the thread lives, and let go after the file is closed.
     folder: Option<Folder>,
 }
@@ -56,10 +59,9 @@ impl Keeper {
     /// Opens the file and starts the thread. Gives what `ready` makes of it, once it is open.
     pub(crate) fn start(
         name: &str,
-        open: impl FnOnce() -> Result<(Disk, super::engine::Saved, Option<Folder>), String>
-        + Send
-        + 'static,
+        open: impl FnOnce() -> Result<(Disk, Saved, Option<Folder>), String> + Send + 'static,
         commands: mpsc::Receiver<Command>,
+        writable: Arc<AtomicBool>,
     ) -> oneshot::Receiver<Result<(), String>> {
         let (tell, told) = oneshot::channel();
         let thread = std::thread::Builder::new().name(name.to_owned());
@@ -79,7 +81,7 @@ impl Keeper {
                             disk,
                             commands,
                             expire_at: now,
-                            failing: false,
+                            writable,
                             folder,
                         };
                         let _ = tell.send(Ok(()));
@@ -155,7 +157,7 @@ impl Keeper {
     }
 
     /// Writes what changed since the mark, or takes it back.
-    fn save(&mut self, mark: super::engine::Mark, now: Instant) -> Result<(), StoreError> {
+    fn save(&mut self, mark: Mark, now: Instant) -> Result<(), StoreError> {
         if self.engine.unsaved().is_empty() {
             return Ok(());
         }
@@ -164,7 +166,7 @@ impl Keeper {
             .unwrap_or_else(|_| Err("the file is damaged".into()));
         match saved {
             Ok(()) => {
-                if std::mem::take(&mut self.failing) {
+                if !self.writable.swap(true, Relaxed) {
                     tracing::info!("embedded store: writing works again");
                 }
                 for revision in self.engine.history().since(self.published + 1) {
@@ -176,7 +178,7 @@ impl Keeper {
             }
             Err(what) => {
                 self.engine.roll_back(mark);
-                if !std::mem::replace(&mut self.failing, true) {
+                if self.writable.swap(false, Relaxed) {
                     tracing::error!(
                         "embedded store: cannot write: {what}; names go on being answered, changes are refused"
                     );

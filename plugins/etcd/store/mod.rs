@@ -7,17 +7,31 @@
 //! In reading order: `model` (the words), `engine` (every rule), `history` and `leases` (its parts), `watch` (who is told), `disk` and
 //! `folder` (what stays), `keeper` (the thread). It knows nothing of DNS.
 
-pub(crate) mod disk;
-pub(crate) mod engine;
-pub(crate) mod folder;
-pub(crate) mod history;
-pub(crate) mod keeper;
-pub(crate) mod leases;
-pub(crate) mod model;
-pub(crate) mod watch;
+mod model;
+
+mod engine;
+mod history;
+mod leases;
+mod watch;
+
+mod disk;
+mod folder;
+mod keeper;
+
+mod api;
+mod json;
+mod listener;
+mod streams;
+
+mod backend;
+mod embedded;
+
+pub(crate) use embedded::Embedded;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +43,7 @@ use self::folder::Folder;
 use self::keeper::{Command, Keeper};
 use self::model::{
     DeleteReply, DeleteRequest, KeyRange, LeaseView, PutReply, PutRequest, RangeReply,
-    RangeRequest, StoreError, TxnReply, TxnRequest,
+    RangeRequest, Status, StoreError, TxnReply, TxnRequest,
 };
 use self::watch::{Hub, WatchRequest, WatchStream};
 
@@ -41,6 +55,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 pub(crate) struct Store {
     commands: mpsc::Sender<Command>,
     identity: Identity,
+    writable: Arc<AtomicBool>,
+    file: Option<Arc<Path>>,
 }
 
 /// A reply and the store's revision with it, for replies that carry a header.
@@ -50,14 +66,17 @@ impl Store {
     /// Opens `DIR/store.redb`, making folder and file where they are missing. An error names the place and says what to do.
     pub(crate) async fn open(dir: &Path) -> Result<Store, String> {
         let dir = dir.to_owned();
-        Store::open_with(move || {
+        let file: Arc<Path> = dir.join(folder::FILE).into();
+        let mut store = Store::open_with(move || {
             let folder = Folder::take(&dir)?;
             let file = folder.file();
             let (disk, saved, identity) = Disk::open(&file)
                 .map_err(|error| format!("cannot use {}: {error}", file.display()))?;
             Ok((disk, saved, identity, Some(folder)))
         })
-        .await
+        .await?;
+        store.file = Some(file);
+        Ok(store)
     }
 
     /// As [`Store::open`], from wherever `open` finds it; it runs on the store's thread.
@@ -66,6 +85,7 @@ impl Store {
     ) -> Result<Store, String> {
         let (commands, queue) = mpsc::channel(keeper::QUEUE_MAX);
         let (introduce, introduced) = oneshot::channel();
+        let writable = Arc::new(AtomicBool::new(true));
         let opened = Keeper::start(
             "skeindns-store",
             move || {
@@ -74,6 +94,7 @@ impl Store {
                 Ok((disk, saved, folder))
             },
             queue,
+            Arc::clone(&writable),
         );
         opened
             .await
@@ -81,7 +102,12 @@ impl Store {
         let identity = introduced
             .await
             .map_err(|_| "the store's thread ended".to_owned())?;
-        Ok(Store { commands, identity })
+        Ok(Store {
+            commands,
+            identity,
+            writable,
+            file: None,
+        })
     }
 
     /// Cluster and member id.
@@ -157,10 +183,23 @@ impl Store {
             .await
     }
 
-    /// The revision and how many keys there are.
-    pub(crate) async fn status(&self) -> Result<Headed<usize>, StoreError> {
-        self.read(move |engine, _, _| (engine.revision(), engine.len()))
-            .await
+    /// How the store is.
+    pub(crate) async fn status(&self) -> Result<Headed<Status>, StoreError> {
+        let writable = self.writable.load(Relaxed);
+        let file_bytes = match &self.file {
+            Some(file) => std::fs::metadata(file).map_or(0, |file| file.len()),
+            None => 0,
+        };
+        self.read(move |engine, _, _| {
+            let status = Status {
+                keys: engine.len(),
+                bytes: engine.bytes(),
+                file_bytes,
+                writable,
+            };
+            (engine.revision(), status)
+        })
+        .await
     }
 
     /// Opens a stream of watches.
@@ -207,11 +246,8 @@ impl Store {
     /// The changes under a prefix from a revision on. The first message is `Created`.
     pub(crate) async fn follow(&self, prefix: &[u8], from: i64) -> Result<WatchStream, StoreError> {
         let stream = self.stream().await?;
-        self.watch(
-            stream.id,
-            WatchRequest::from(KeyRange::prefix(prefix), from),
-        )
-        .await?;
+        self.watch(stream.id, WatchRequest::new(KeyRange::prefix(prefix), from))
+            .await?;
         Ok(stream)
     }
 
@@ -259,6 +295,8 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

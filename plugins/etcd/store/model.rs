@@ -264,6 +264,44 @@ pub(crate) struct TxnRequest {
     pub(crate) failure: Vec<TxnOp>,
 }
 
+impl PutRequest {
+    /// Octets of its key and value.
+    pub(crate) fn bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+}
+
+impl KeyRange {
+    fn bytes(&self) -> usize {
+        self.start.len()
+            + match &self.end {
+                End::Only => 0,
+                End::Open => 1,
+                End::Before(end) => end.len(),
+            }
+    }
+}
+
+impl TxnRequest {
+    /// Octets of all keys and values in it.
+    pub(crate) fn bytes(&self) -> usize {
+        let compares = self.compare.iter().map(|compare| {
+            compare.range.bytes()
+                + match &compare.target {
+                    CompareTarget::Value(value) => value.len(),
+                    _ => 8,
+                }
+        });
+        let ops = self.success.iter().chain(&self.failure).map(|op| match op {
+            TxnOp::Range(request) => request.range.bytes(),
+            TxnOp::Put(request) => request.bytes(),
+            TxnOp::Delete(request) => request.range.bytes(),
+            TxnOp::Txn(request) => request.bytes(),
+        });
+        compares.chain(ops).sum()
+    }
+}
+
 //--- Replies ---------------------------------------------------------------------------------------
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -302,6 +340,18 @@ pub(crate) struct TxnReply {
     pub(crate) revision: i64,
     pub(crate) succeeded: bool,
     pub(crate) responses: Vec<TxnOpReply>,
+}
+
+/// How the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) keys: usize,
+    /// Octets of live keys and values.
+    pub(crate) bytes: usize,
+    /// Octets of the file; 0 if there is none.
+    pub(crate) file_bytes: u64,
+    /// Whether the last write reached the disk.
+    pub(crate) writable: bool,
 }
 
 /// What `lease/timetolive` says.

@@ -211,12 +211,12 @@ async fn watches_are_bounded() {
     let store = MemoryDisk::default().store().await;
     let mut stream = store.stream().await.expect("opened");
     for id in 0..1024 {
-        let request = WatchRequest::from(KeyRange::only(b"a"), 0);
+        let request = WatchRequest::new(KeyRange::only(b"a"), 0);
         store.watch(stream.id, request).await.expect("asked");
         let message = next(&mut stream).await;
         assert_eq!((message.watch_id, message.what), (id, What::Created));
     }
-    let request = WatchRequest::from(KeyRange::only(b"a"), 0);
+    let request = WatchRequest::new(KeyRange::only(b"a"), 0);
     store.watch(stream.id, request).await.expect("asked");
     assert!(matches!(next(&mut stream).await.what, What::Refused(_)));
     drop(stream);

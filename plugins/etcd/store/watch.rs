@@ -182,7 +182,7 @@ impl Hub {
                 if revision < watch.from {
                     continue;
                 }
-                let seen = watch.request.seen(events.iter());
+                let seen = watch.request.seen(events);
                 if !seen.is_empty() {
                     watch.last_told = now;
                     told.push((*id, seen));
@@ -268,7 +268,7 @@ impl Stream {
         if start > 0 {
             let missed: Vec<WatchEvent> = history
                 .since(start)
-                .flat_map(|revision| request.seen(revision.events.iter()))
+                .flat_map(|revision| request.seen(&revision.events))
                 .collect();
             if !missed.is_empty() && !self.tell(id, revision, What::Events(missed)) {
                 return false;
@@ -313,7 +313,7 @@ impl Stream {
 
 impl WatchRequest {
     /// Everything under a range from a revision on.
-    pub(crate) fn from(range: KeyRange, start_revision: i64) -> WatchRequest {
+    pub(crate) fn new(range: KeyRange, start_revision: i64) -> WatchRequest {
         WatchRequest {
             range,
             start_revision,
@@ -325,8 +325,10 @@ impl WatchRequest {
         }
     }
 
-    fn seen<'e>(&self, events: impl Iterator<Item = &'e Arc<Event>>) -> Vec<WatchEvent> {
+    /// What it is told of one revision.
+    fn seen(&self, events: &[Arc<Event>]) -> Vec<WatchEvent> {
         events
+            .iter()
             .filter(|event| match event.kind {
                 EventKind::Put => !self.no_put,
                 EventKind::Delete => !self.no_delete,
@@ -335,9 +337,23 @@ impl WatchRequest {
             .map(|event| WatchEvent {
                 kind: event.kind,
                 kv: Arc::clone(&event.kv),
-                prev: event.prev.clone().filter(|_| self.prev_kv),
+                prev: match self.prev_kv {
+                    true => before(event, events),
+                    false => None,
+                },
             })
             .collect()
+    }
+}
+
+/// The key as it was before the revision, as in etcd: not as the same transaction left it shortly before.
+fn before(event: &Event, events: &[Arc<Event>]) -> Option<Arc<KeyValue>> {
+    match &event.prev {
+        Some(prev) if prev.mod_revision == event.kv.mod_revision => events
+            .iter()
+            .find(|first| first.kv.key == event.kv.key)
+            .and_then(|first| first.prev.clone()),
+        prev => prev.clone(),
     }
 }
 
