@@ -123,9 +123,7 @@ impl Handler for Cache {
         if let Some(meters) = inner.meters(query.listener()) {
             meters.requests.inc(&[]);
         }
-        // A question that we ask ourselves never waits for another one: that one may be waiting for us.
-        let may_wait = !query.is_internal();
-        match self.look(query, Look::First { may_wait }) {
+        match self.look(query, Look::First) {
             Found::Hit(response) => Served::Now(response),
             Found::Miss(query, key, role) => self.ask(query, key, role, next),
             Found::Verify(query, gathering) => {
@@ -161,11 +159,16 @@ impl Edit for Cache {
 
 //--- Looking ---------------------------------------------------------------------------------------
 
+/// A question that we ask ourselves never waits for another one: that one may be waiting for us.
+fn may_wait(query: &Facts) -> bool {
+    !query.is_internal()
+}
+
 /// How a query comes to look.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
     /// For the first time.
-    First { may_wait: bool },
+    First,
     /// After a wait.
     Again,
 }
@@ -189,7 +192,7 @@ impl Cache {
     fn look(&self, query: Query, look: Look) -> Found {
         let inner = &*self.inner;
         let now_ms = match look {
-            Look::First { .. } => inner.store.ms(query.received_at()),
+            Look::First => inner.store.ms(query.received_at()),
             Look::Again => inner.store.ms(clock::now()),
         };
         let subject = Subject::of(&query);
@@ -215,10 +218,9 @@ impl Cache {
             return self.hit(response, is_due, key, shard);
         }
         let Some((kind, is_fresh)) = inner.choose(&shard, key, &subject, now_ms) else {
-            let may_wait = !matches!(look, Look::First { may_wait: false });
-            let role = shard.join(key, &subject, may_wait);
+            let role = shard.join(key, &subject, may_wait(&query));
             drop(shard);
-            if let (Look::First { .. }, Some(meters)) = (look, inner.meters(query.listener())) {
+            if let (Look::First, Some(meters)) = (look, inner.meters(query.listener())) {
                 meters.misses.inc(&[]);
             }
             return Found::Miss(query, key, role);
@@ -253,10 +255,8 @@ impl Cache {
         let may_refresh = seconds(now_ms) >= entry.retry_at;
         let response_ttl = Ttls::Fixed(stale.response_ttl);
         if stale.mode == StaleMode::Verify {
-            if let Look::First { may_wait } = look
-                && may_refresh
-            {
-                match shard.join(key, &subject, may_wait) {
+            if look == Look::First && may_refresh {
+                match shard.join(key, &subject, may_wait(&query)) {
                     Role::Follow(gathering) => return Found::Verify(query, gathering),
                     Role::Lead => {
                         let gathering = shard.gather(key);
@@ -745,7 +745,7 @@ impl Inner {
     }
 
     fn count_hit(&self, look: Look, listener: ListenerId, kind: Kind) {
-        if let (Look::First { .. }, Some(meters)) = (look, self.meters(listener)) {
+        if let (Look::First, Some(meters)) = (look, self.meters(listener)) {
             meters.hits.inc(&[kind as usize]);
         }
     }
