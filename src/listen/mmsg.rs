@@ -315,7 +315,6 @@ fn read_local(header: &libc::msghdr) -> Option<IpAddr> {
 ///
 /// # Safety
 /// `header.msg_control` points to [`CONTROL_OCTETS`] octets, which `header.msg_controllen` says too.
-// SAFETY: asked of the caller, see above.
 unsafe fn write_local(
     header: &libc::msghdr,
     local: SocketAddr,
@@ -352,7 +351,6 @@ unsafe fn write_local(
 
 /// # Safety
 /// `control` is the first header of a buffer that has room for `T` behind it.
-// SAFETY: asked of the caller, see above.
 unsafe fn fill<T>(control: &mut libc::cmsghdr, level: i32, kind: i32, data: T) -> usize {
     let size = mem::size_of::<T>() as libc::c_uint;
     // SAFETY: the caller's promise.
