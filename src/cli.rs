@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands;
+
 const EXAMPLES: &str = "\
 Examples:
   skeindns                              serve what ./Dnsfile says
@@ -84,6 +86,8 @@ pub(crate) enum Command {
     Check,
     /// List the plugins, outermost first, with what they do.
     Plugins,
+    /// Put, show, delete, watch, export and import records in etcd or the embedded store.
+    Service(Box<commands::Service>),
     /// Print the version.
     Version,
 }

@@ -74,6 +74,9 @@ pub fn run(table: &'static [&'static Plugin]) -> ExitCode {
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok();
+    if let Some(Command::Service(service)) = cli.command {
+        return commands::service(*service);
+    }
     let source = match Source::find(cli.conf.as_deref()) {
         Ok(source) => source,
         Err(what) => return fail(&what),

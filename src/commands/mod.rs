@@ -2,9 +2,11 @@
 
 mod check;
 mod plugins;
+mod service;
 
 pub(crate) use check::check;
 pub(crate) use plugins::{names, plugins};
+pub(crate) use service::{Service, service};
 
 /// Two lines, as CoreDNS prints them: name and version, then system, compiler and commit.
 pub(crate) fn version() -> String {
