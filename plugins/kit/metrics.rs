@@ -352,7 +352,9 @@ impl Metrics {
         if let Some(found) = family.series.get(&key).and_then(&pick) {
             return found;
         }
-        family.retire_tables();
+        if !key.1.is_empty() {
+            family.retire_tables();
+        }
         let (series, handle) = make();
         family.series.insert(key, series);
         handle
