@@ -731,3 +731,84 @@ fn lines_of(text: &str) -> Vec<String> {
 fn indented(lines: &[String]) -> String {
     lines.iter().map(|line| format!("    {line}\n")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOAMI: &str = "\
+Dnsfile
+    example.org {
+        whoami
+    }
+ask example.org. A
+    NOERROR qr aa rd   source synthesized
+    additional example.org. 0 IN A 127.0.0.1
+    additional _udp.example.org. 0 IN SRV 0 0 ... .
+ask example.com. A
+    REFUSED qr rd
+";
+
+    fn failures(text: &str) -> Vec<(usize, String)> {
+        let outcome = run_text(text, crate::PLUGINS, false);
+        let failures = outcome.failures.into_iter();
+        failures
+            .map(|failure| (failure.line, failure.what))
+            .collect()
+    }
+
+    #[test]
+    fn a_conversation_that_comes_out_has_no_failures() {
+        assert_eq!(failures(WHOAMI), []);
+    }
+
+    #[test]
+    fn a_difference_is_told_with_its_line() {
+        let text = WHOAMI.replace("127.0.0.1", "127.0.0.2");
+        let failures = failures(&text);
+        assert_eq!(failures.len(), 1);
+        assert_eq!(failures[0].0, 5);
+        let what = &failures[0].1;
+        assert!(
+            what.contains("    - additional example.org. 0 IN A 127.0.0.2\n    + additional example.org. 0 IN A 127.0.0.1\n"),
+            "{what}"
+        );
+    }
+
+    #[test]
+    fn every_kind_of_expectation_can_fail() {
+        for (step, what) in [
+            ("asked upstream 1", "asked 0 times"),
+            ("metric skeindns_nothing 1", "it is absent"),
+            ("log plugin/whoami", "was not logged"),
+            ("http /ready\n    200", "404"),
+            ("fails with\n    x", "has no errors"),
+            ("warns with\n    x", "- x"),
+            ("chain\n    log", "+ whoami"),
+            ("ask example.org. A\n    no reply", "+ NOERROR"),
+            ("raw 00\n    FORMERR qr", "+ no reply"),
+            ("nonsense", "no such step"),
+        ] {
+            let failures = failures(&format!("{WHOAMI}{step}\n"));
+            assert_eq!(failures.len(), 1, "{step}");
+            assert!(failures[0].1.contains(what), "{step}: {}", failures[0].1);
+        }
+    }
+
+    #[test]
+    fn an_update_writes_what_came_out_and_keeps_what_stands_for_it() {
+        let text = WHOAMI.replace("REFUSED qr rd", "NOERROR qr");
+        let outcome = run_text(&text, crate::PLUGINS, true);
+        assert_eq!(outcome.updated, WHOAMI);
+    }
+
+    #[test]
+    fn dots_stand_for_any_text() {
+        assert!(stands_for("a ... c", "a b b c"));
+        assert!(stands_for("...", ""));
+        assert!(stands_for("...s", "1.5s"));
+        assert!(!stands_for("a ... c", "a b"));
+        assert!(!stands_for("a...a", "a"));
+        assert!(!stands_for("a", "b"));
+    }
+}
