@@ -40,7 +40,7 @@ fn world() -> World {
     let target = Target::Network(address);
     let one = Upstream::new(target, &HealthTable::default(), &probe, &Metrics::new(1));
     World {
-        sockets: Sockets::new(&[Arc::new(one)], None, SOCKET_AGE_MAX),
+        sockets: Sockets::new(&[Arc::new(one)], None, SOCKET_AGE_MAX, udp::POOL_SOCKETS),
         upstream,
         address,
         name: Name::parse("www.Example.org").expect("a name"),

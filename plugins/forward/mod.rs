@@ -407,8 +407,16 @@ impl Forward {
                 true => udp::SOCKET_AGE_MAX,
                 false => udp::SOCKET_AGE_MAX.min(max_age),
             };
+            // One pool for each upstream in each worker.
+            let width = udp::width_for(self.lanes.len() * upstreams.len());
+            if width < udp::POOL_SOCKETS {
+                tracing::warn!(
+                    "plugin/forward: {width} sockets for an upstream instead of {}, since few files may be open; raise the limit of open files",
+                    udp::POOL_SOCKETS
+                );
+            }
             Lane {
-                sockets: Sockets::new(upstreams, self.config.tcp.source, age_max),
+                sockets: Sockets::new(upstreams, self.config.tcp.source, age_max, width),
                 connections: tcp::Connections::new(upstreams.len()),
                 turn: AtomicUsize::new(0),
             }

@@ -67,6 +67,8 @@ struct Shared {
     stir: Arc<Notify>,
     source: Option<IpAddr>,
     age_max: Duration,
+    // Sockets that a pool may have: POOL_SOCKETS, or fewer where descriptors are short.
+    width: usize,
 }
 
 #[derive(Default)]
@@ -137,6 +139,7 @@ impl Sockets {
         upstreams: &[Arc<Upstream>],
         source: Option<IpAddr>,
         age_max: Duration,
+        width: usize,
     ) -> Self {
         Sockets {
             state: Arc::new(Shared {
@@ -148,6 +151,7 @@ impl Sockets {
                 stir: Arc::default(),
                 source,
                 age_max,
+                width: width.clamp(1, POOL_SOCKETS),
             }),
         }
     }
@@ -169,7 +173,7 @@ impl Sockets {
         }
         let now = clock::now();
         let random: u64 = rand::random();
-        let slot = random as usize % POOL_SOCKETS;
+        let slot = random as usize % shared.width;
         let at = inner
             .socket_for(upstream, slot, address, now, shared)
             .map_err(unreachable)?;
@@ -360,6 +364,11 @@ impl Wait {
 //--- Sockets ---------------------------------------------------------------------------------------
 
 impl Socket {
+    /// Whether it may send one more query.
+    fn is_fit(&self, now: Instant, age_max: Duration) -> bool {
+        self.queries < SOCKET_QUERIES_MAX && now.saturating_duration_since(self.opened_at) < age_max
+    }
+
     /// An ID that nobody on this socket uses or used in vain. There are at most 128 of those.
     fn free_id(&self, mut id: u16) -> u16 {
         while self.waiting.iter().any(|(used, _)| *used == id) || self.given_up.contains(&id) {
@@ -382,17 +391,24 @@ impl Inner {
         let current = self.pools.get(upstream).and_then(|pool| pool[slot]);
         if let Some(at) = current {
             match self.sockets.get(at) {
-                Some(Some(socket))
-                    if socket.queries < SOCKET_QUERIES_MAX
-                        && now.saturating_duration_since(socket.opened_at) < shared.age_max =>
-                {
+                Some(Some(socket)) if socket.is_fit(now, shared.age_max) => {
                     self.metrics_of(upstream, |metrics| metrics.reused(false));
                     return Ok(at);
                 }
                 _ => self.retire(at),
             }
         }
-        let socket = open(address, shared.source)?;
+        let socket = match open(address, shared.source) {
+            Ok(socket) => socket,
+            // Out of descriptors or ports: a smaller pool is better than no answer.
+            Err(error) => match self.stand_in(upstream, slot, now, shared.age_max) {
+                Some(at) => {
+                    self.metrics_of(upstream, |metrics| metrics.reused(false));
+                    return Ok(at);
+                }
+                None => return Err(error),
+            },
+        };
         let at = self.free_sockets.pop().unwrap_or_else(|| {
             self.sockets.push(None);
             self.sockets.len() - 1
@@ -421,6 +437,25 @@ impl Inner {
         self.metrics_of(upstream, |metrics| metrics.opened(false));
         shared.stir.notify_one();
         Ok(at)
+    }
+
+    /// Another socket of the pool, the first one behind `slot` that is not worn out.
+    fn stand_in(
+        &self,
+        upstream: usize,
+        slot: usize,
+        now: Instant,
+        age_max: Duration,
+    ) -> Option<usize> {
+        let pool = self.pools.get(upstream)?;
+        let others = pool.iter().cycle().skip(slot).take(POOL_SOCKETS);
+        others
+            .flatten()
+            .copied()
+            .find(|at| match self.sockets.get(*at) {
+                Some(Some(socket)) => socket.is_fit(now, age_max),
+                _ => false,
+            })
     }
 
     fn metrics_of(&self, upstream: usize, count: impl FnOnce(&super::upstream::UpstreamMetrics)) {
@@ -676,6 +711,19 @@ pub(super) fn source_address(to: SocketAddr, source: Option<IpAddr>, port: u16) 
     // A source of the other family cannot be bound to; such an upstream is asked from any address.
     let source = source.filter(|source| source.is_ipv4() == to.is_ipv4());
     SocketAddr::new(source.unwrap_or(any), port)
+}
+
+/// Sockets that each of so many pools may have: together they take half of the descriptors that the process may open, so that
+/// none is left without and clients still get in.
+pub(super) fn width_for(pools: usize) -> usize {
+    let text = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<usize>().ok());
+    // Not to be read, or `unlimited`: no reason to hold back.
+    let descriptors = soft.unwrap_or(usize::MAX);
+    (descriptors / 2 / pools.max(1)).clamp(1, POOL_SOCKETS)
 }
 
 //--- The reader ------------------------------------------------------------------------------------
