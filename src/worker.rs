@@ -444,14 +444,17 @@ fn serve(worker: &Rc<Worker>, assignment: Assignment) {
         };
         let is_new = listening.current.replace(Some(current.clone())).is_none();
         // Spawned before the predecessor is told to stop: from here on two read, and no packet waits for a reader.
-        tokio::task::spawn_local(udp::serve(
-            Rc::clone(worker),
-            Rc::clone(listening),
-            current,
-            reading.clone(),
-        ));
+        let reading = Rc::new(RefCell::new(Some(reading.clone())));
+        let (owner, place) = (Rc::clone(worker), Rc::clone(listening));
+        tokio::task::spawn_local(persist(move || {
+            let (owner, place) = (Rc::clone(&owner), Rc::clone(&place));
+            udp::serve(owner, place, current.clone(), Rc::clone(&reading))
+        }));
         if is_new {
-            tokio::task::spawn_local(tcp::accept(Rc::clone(worker), Rc::clone(listening)));
+            let (owner, place) = (Rc::clone(worker), Rc::clone(listening));
+            tokio::task::spawn_local(persist(move || {
+                tcp::accept(Rc::clone(&owner), Rc::clone(&place))
+            }));
         }
     }
     listening.retain(|address, listening| {
@@ -464,4 +467,14 @@ fn serve(worker: &Rc<Worker>, assignment: Assignment) {
     });
     // Dropping it answers the order.
     drop(done);
+}
+
+/// Runs a task to its end, again if it panics: what is caught around each query should leave nothing, but a listener that is gone without
+/// a word would be worse than the queries that go with it.
+async fn persist<F: Future<Output = ()> + 'static>(task: impl Fn() -> F) {
+    while let Err(error) = tokio::task::spawn_local(task()).await
+        && error.is_panic()
+    {
+        tracing::error!("a listener's task ended with a panic and starts again");
+    }
 }

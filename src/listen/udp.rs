@@ -1,5 +1,6 @@
 //! Datagrams: a batch in, each through edge and chain, a batch out.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
@@ -16,25 +17,24 @@ use tokio::io::Interest;
 use crate::limits::{BATCH, LAST_BATCHES, SEND_WAIT};
 use crate::worker::{Current, Listening, Outcome, Phase, Token, UnderWay, Worker};
 
-/// Reads and answers until the generation retires, then answers what is under way.
+/// Reads and answers until the generation retires, then answers what is under way. `reading` is let go when it stops to read.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
     listening: Rc<Listening>,
     current: Current,
-    reading: Token,
+    reading: Rc<RefCell<Option<Token>>>,
 ) {
     let mut phase = current.generation.phase.subscribe();
     let server = &*current.generation.server;
     // Borrows from `server`, so it stands behind it.
     let mut waiting: FuturesUnordered<UnderWay<'_>> = FuturesUnordered::new();
     let mut replies: Vec<Reply> = Vec::with_capacity(BATCH);
-    let mut reading = Some(reading);
     let mut last_batches = 0;
     loop {
         let ended = take_ended(&worker, &mut waiting, &mut replies).await;
         let mut received = 0;
         let now = *phase.borrow_and_update();
-        if now == Phase::Serve || (reading.is_some() && listening.is_closing()) {
+        if now == Phase::Serve || (reading.borrow().is_some() && listening.is_closing()) {
             received = receive(
                 &worker,
                 &listening,
@@ -50,9 +50,9 @@ pub(crate) async fn serve(
         if now != Phase::Serve {
             last_batches += 1;
             if received == 0 || last_batches > LAST_BATCHES {
-                reading = None;
+                reading.replace(None);
             }
-            if now == Phase::Abandon || (reading.is_none() && waiting.is_empty()) {
+            if now == Phase::Abandon || (reading.borrow().is_none() && waiting.is_empty()) {
                 worker.abandon(waiting.len());
                 return;
             }
