@@ -25,6 +25,7 @@ use super::api::{WatchMessage, WatchRequest};
 use super::client::key_behind;
 use super::config::{Config, LeaseTtl, Store};
 use super::record::Record;
+use super::store::Embedded;
 use super::tree::{Change, Keys, Tree};
 use crate::kit::clock::{self, Instant};
 use crate::kit::dnsfile::Span;
@@ -132,13 +133,11 @@ fn backend(
     if let Some(double) = server.double::<crate::kit::testing::ScriptedStore>() {
         return Ok(Arc::new(super::double::Scripted(double)));
     }
-    let _ = &server;
     match store {
         Store::Cluster { client, .. } => Ok(Arc::new(client.clone())),
-        Store::Embedded { .. } => Err(SetupError::at(
-            span,
-            "this build has no embedded store; name an `endpoint`",
-        )),
+        Store::Embedded { directory, listen } => {
+            Ok(Embedded::set_up(server, span, directory, *listen))
+        }
     }
 }
 

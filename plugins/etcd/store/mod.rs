@@ -42,8 +42,8 @@ use self::engine::{Engine, Saved};
 use self::folder::Folder;
 use self::keeper::{Command, Keeper};
 use self::model::{
-    DeleteReply, DeleteRequest, KeyRange, LeaseView, PutReply, PutRequest, RangeReply,
-    RangeRequest, Status, StoreError, TxnReply, TxnRequest,
+    DeleteReply, DeleteRequest, LeaseView, PutReply, PutRequest, RangeReply, RangeRequest, Status,
+    StoreError, TxnReply, TxnRequest,
 };
 use self::watch::{Hub, WatchRequest, WatchStream};
 
@@ -227,27 +227,15 @@ impl Store {
             .await
     }
 
-    /// Lets a stream go; what happens by itself, later, when its reader is dropped.
-    pub(crate) async fn close(&self, stream: u64) -> Result<(), StoreError> {
-        self.read(move |_, hub, _| hub.close(stream)).await
-    }
-
-    /// Everything under a prefix, and the revision it was read at.
-    pub(crate) async fn list(
-        &self,
-        prefix: &[u8],
-    ) -> Result<Headed<Vec<Arc<model::KeyValue>>>, StoreError> {
-        let reply = self
-            .range(RangeRequest::all(KeyRange::prefix(prefix)))
-            .await?;
-        Ok((reply.revision, reply.kvs))
-    }
-
     /// The changes under a prefix from a revision on. The first message is `Created`.
+    #[cfg(test)]
     pub(crate) async fn follow(&self, prefix: &[u8], from: i64) -> Result<WatchStream, StoreError> {
         let stream = self.stream().await?;
-        self.watch(stream.id, WatchRequest::new(KeyRange::prefix(prefix), from))
-            .await?;
+        self.watch(
+            stream.id,
+            WatchRequest::new(model::KeyRange::prefix(prefix), from),
+        )
+        .await?;
         Ok(stream)
     }
 

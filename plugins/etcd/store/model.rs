@@ -90,6 +90,7 @@ impl KeyRange {
     }
 
     /// One key.
+    #[cfg(test)]
     pub(crate) fn only(key: &[u8]) -> KeyRange {
         KeyRange {
             start: key.into(),
@@ -98,6 +99,7 @@ impl KeyRange {
     }
 
     /// All keys that begin with `prefix`.
+    #[cfg(test)]
     pub(crate) fn prefix(prefix: &[u8]) -> KeyRange {
         if prefix.is_empty() {
             return KeyRange {

@@ -129,11 +129,6 @@ impl Hub {
         }
     }
 
-    /// Lets a stream go.
-    pub(crate) fn close(&mut self, stream: u64) {
-        self.streams.remove(&stream);
-    }
-
     /// Adds a watch to a stream and tells it what it missed.
     pub(crate) fn create(
         &mut self,
