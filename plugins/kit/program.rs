@@ -1,6 +1,7 @@
 //! From a Dnsfile's tree to a [`Program`]: server blocks, chains, listeners; all of it or every error.
 
 mod blocks;
+mod order;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -98,11 +99,11 @@ pub fn build(
     }
 
     let mut listeners = Vec::new();
-    for plugin in table {
+    for place in 0..table.len() {
         // `bind` stands early in the table: from there on the listeners stay what they are.
         listeners = blocks::listeners(&mut blocks);
         for block in &mut blocks {
-            block.set_up(plugin, &home, services, &mut registered, &mut errors);
+            block.set_up(place, &home, services, &mut registered, &mut errors);
         }
     }
     blocks::find_conflicts(&blocks, &mut errors);

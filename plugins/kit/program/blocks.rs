@@ -16,7 +16,7 @@ use crate::kit::routing::ChainFacts;
 use crate::kit::setup::{Registered, ServerSetup, Services};
 use crate::kit::zones::{self, Key, Zone, ZoneSet};
 
-use super::Listener;
+use super::{Listener, order};
 
 /// The plugins of CoreDNS 1.14.7 by name, so that one we lack is told from a misspelling.
 const COREDNS: &[&str] = &[
@@ -90,6 +90,8 @@ pub(super) struct Block {
     // By the plugin's name in the table, each with all its directives.
     directives: Vec<(&'static str, Vec<Checked>)>,
     plugins: Vec<&'static str>,
+    // The table, as this block orders it.
+    order: Vec<&'static Plugin>,
     listeners: Vec<(ListenerId, String)>,
     bind: Option<Vec<IpAddr>>,
     root: PathBuf,
@@ -131,7 +133,12 @@ impl Block {
             }
         }
         let mut directives: Vec<(&'static str, Vec<Checked>)> = Vec::new();
+        let mut order = table.to_vec();
         for directive in &block.directives {
+            if directive.name.text == order::DIRECTIVE {
+                order::apply(directive, &mut order, errors);
+                continue;
+            }
             let Some(plugin) = find(table, &directive.name.text) else {
                 errors.push(unknown(table, &directive.name));
                 continue;
@@ -152,7 +159,7 @@ impl Block {
                 None => directives.push((plugin.name, vec![checked])),
             }
         }
-        let plugins = table
+        let plugins = order
             .iter()
             .map(|plugin| plugin.name)
             .filter(|name| directives.iter().any(|(found, _)| found == name))
@@ -163,6 +170,7 @@ impl Block {
             keys,
             directives,
             plugins,
+            order,
             listeners: Vec::new(),
             bind: None,
             root: services.start_folder(),
@@ -171,15 +179,18 @@ impl Block {
         }
     }
 
-    /// Runs a plugin's setup, if it stands in this block.
+    /// Runs the setup of the plugin in this place of the block's order, if it stands in this block.
     pub(super) fn set_up(
         &mut self,
-        plugin: &'static Plugin,
+        place: usize,
         home: &Home,
         services: &Services,
         registered: &mut Registered,
         errors: &mut Vec<SetupError>,
     ) {
+        let Some(plugin) = self.order.get(place).copied() else {
+            return;
+        };
         let Some((_, directives)) = self
             .directives
             .iter()
@@ -187,6 +198,7 @@ impl Block {
         else {
             return;
         };
+        let hosts = self.hosts();
         let mut server = ServerSetup {
             services,
             registered,
@@ -209,6 +221,15 @@ impl Block {
         self.bind = server.bind;
         self.root = server.root;
         self.all_classes = server.all_classes;
+        // Handlers know their listeners by number, from their setup on.
+        if self.hosts() != hosts
+            && !self.chain.is_empty()
+            && let Some(directive) = directives.first()
+        {
+            let what =
+                "where to listen must be settled before every handler; leave it out of `order`";
+            errors.push(named(plugin, SetupError::at(directive.span(), what)));
+        }
     }
 
     /// Every zone with every listener.
@@ -363,14 +384,14 @@ fn listener_name(host: IpAddr, port: u16) -> String {
     }
 }
 
-fn find(table: &[&'static Plugin], name: &str) -> Option<&'static Plugin> {
+pub(super) fn find(table: &[&'static Plugin], name: &str) -> Option<&'static Plugin> {
     table
         .iter()
         .find(|plugin| plugin.name == name || plugin.aliases.contains(&name))
         .copied()
 }
 
-fn unknown(table: &[&'static Plugin], word: &Word) -> SetupError {
+pub(super) fn unknown(table: &[&'static Plugin], word: &Word) -> SetupError {
     if COREDNS.contains(&word.text.as_str()) {
         let what = format!(
             "plugin `{}` of CoreDNS is not part of SkeinDNS yet; remove the line or serve this block with CoreDNS",

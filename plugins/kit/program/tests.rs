@@ -179,6 +179,49 @@ fn a_zone_is_served_once_at_each_place() {
 }
 
 #[test]
+fn a_block_may_order_its_handlers_differently() {
+    let key = "a.:53 = dns://:53 [::]:53";
+    let plugins = "errors\nlog\nwhoami";
+    let ordered = |lines: &str| format!("a {{\n{plugins}\norder {{\n{lines}\n}}\n}}");
+    expect(&ordered("errors after log"), &[key, "[log errors whoami]"]);
+    expect(
+        &ordered("whoami before errors\nlog before whoami"),
+        &[key, "[log whoami errors]"],
+    );
+    expect(
+        "a {\nlog\nwhoami\norder { whoami before log }\n}\nb {\nlog\nwhoami\n}",
+        &[
+            key,
+            "b.:53 = dns://:53 [::]:53",
+            "[whoami log]",
+            "[log whoami]",
+        ],
+    );
+    expect(
+        &ordered(
+            "errors after log\nlog after errors\nlogg before log\nerrors beside log\nlog\nlog after log",
+        ),
+        &[
+            "6:1: this line contradicts a later one: `errors` cannot stand after `log`",
+            "8:1: unknown plugin `logg`; did you mean `log`?",
+            "9:8: write `before` or `after`, got `beside`",
+            "10:1: write `PLUGIN before PLUGIN` or `PLUGIN after PLUGIN`, one a line",
+            "11:11: a plugin cannot stand before or after itself",
+        ],
+    );
+    expect(
+        "a {\norder\n}",
+        &["2:1: order takes a block: write `order { cache before etcd }`"],
+    );
+    expect(
+        "a {\nwhoami\nbind ::1\norder { bind after whoami }\n}",
+        &[
+            "3:1: bind: where to listen must be settled before every handler; leave it out of `order`",
+        ],
+    );
+}
+
+#[test]
 fn what_looks_wrong_is_warned_about() {
     expect(
         "example.org,example.com:1053 {\nwhoami\n}",
