@@ -45,6 +45,9 @@ pub(crate) const TCP_CONNECTIONS_MAX: usize = 10_000;
 /// File descriptors that connections leave alone: sockets of upstreams, files, HTTP.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 1_024;
 
+/// Connections of a worker above which their end is worth giving memory back to the system.
+pub(crate) const TCP_MANY: usize = 256;
+
 /// Idle connections that make room at once when the table is full: looking for them costs a walk over it.
 pub(crate) const TCP_EVICTED: usize = 16;
 

@@ -313,6 +313,11 @@ impl Worker {
         self.shared.dropped_send.add(count as u64);
     }
 
+    /// Much was freed, and the allocator may keep its memory.
+    pub(crate) fn mark_untidy(&self) {
+        self.untidy.set(true);
+    }
+
     fn tidy(&self) {
         let freed = self.slots.borrow_mut().trim();
         if freed {

@@ -26,7 +26,7 @@ use tokio::time::Sleep;
 
 use crate::limits::{
     ACCEPT_PAUSE, DESCRIPTORS_RESERVED, TCP_CONNECTIONS_MAX, TCP_EVICTED, TCP_FIRST, TCP_IDLE,
-    TCP_MESSAGE, TCP_OUTPUT_MAX, TCP_OUTPUT_SOFT, TCP_QUERIES_MAX, TCP_READ, TCP_WRITE,
+    TCP_MANY, TCP_MESSAGE, TCP_OUTPUT_MAX, TCP_OUTPUT_SOFT, TCP_QUERIES_MAX, TCP_READ, TCP_WRITE,
 };
 use crate::worker::{Current, Ended, Listening, Outcome, Phase, UnderWay, Worker};
 
@@ -143,8 +143,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let table = &self.worker.connections;
-        table.seats.borrow_mut().remove(&self.number);
+        let mut seats = table.seats.borrow_mut();
+        seats.remove(&self.number);
         table.open.add(-1);
+        if seats.len() == TCP_MANY {
+            seats.shrink_to(TCP_MANY);
+            self.worker.mark_untidy();
+        }
     }
 }
 
