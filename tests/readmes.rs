@@ -1,10 +1,11 @@
-//! Documents are tested: every ```` ```dnsfile ```` block loads, every ```` ```dnsfile-error ```` block does not, and each plugin's
-//! README has its headings and says in its Options table what the plugin's table says.
+//! Documents are tested: every ```` ```dnsfile ```` block loads, every ```` ```dnsfile-error ```` block does not, every ```` ```dns ````
+//! conversation comes out, and each plugin's README has its headings and says in its Options table what the plugin's table says.
 
 use std::path::{Path, PathBuf};
 
 use skein_plugins::PLUGINS;
 use skein_plugins::kit::options::{Arg, Count};
+use skein_plugins::kit::testing::scenario;
 use skein_plugins::kit::testing::server::check;
 
 const HEADINGS: &[&str] = &[
@@ -82,6 +83,26 @@ fn every_example_loads() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(count > 10, "only {count} examples found");
+}
+
+#[test]
+fn every_conversation_in_a_document_comes_out() {
+    let mut count = 0;
+    for path in files(&[".md"]) {
+        for (line, block) in blocks(&read(&path), "dns") {
+            count += 1;
+            for failure in scenario::run_text(&block, PLUGINS, false).failures {
+                panic!(
+                    "{}:{}: {}\n{}",
+                    path.display(),
+                    line + failure.line,
+                    failure.step,
+                    failure.what
+                );
+            }
+        }
+    }
+    assert!(count > 0, "no conversation found");
 }
 
 #[test]
