@@ -50,9 +50,10 @@ impl Listener {
             Some(socket) => socket.local_addr(),
             None => TcpListener::bind(self.address).and_then(|new| {
                 new.set_nonblocking(true)?;
-                let address = new.local_addr();
+                let address = new.local_addr()?;
+                tracing::info!("etcd: the embedded store's API is at http://{address}");
                 *socket = Some(new);
-                address
+                Ok(address)
             }),
         };
         bound.map_err(|error| {
