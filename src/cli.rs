@@ -42,7 +42,9 @@ pub(crate) struct Cli {
     pub(crate) conf: Option<PathBuf>,
 
     /// Port of server blocks that name none.
+    // Global arguments share their names with those of subcommands: `service put` has a port of its own.
     #[arg(
+        id = "dns.port",
         long = "dns.port",
         short = 'p',
         value_name = "PORT",

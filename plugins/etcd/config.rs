@@ -111,7 +111,6 @@ pub(super) enum Store {
         client: Client,
         // Says which cluster, as which user and with which files; no secret in it.
         identity: String,
-        endpoints: Vec<String>,
     },
     /// In the server.
     Embedded {
@@ -307,7 +306,7 @@ fn cluster(directive: &Checked, server: &mut ServerSetup<'_>) -> Result<Store, S
         return Err(errors);
     }
     let config = Cluster {
-        endpoints: endpoints.clone(),
+        endpoints,
         credentials,
         tls: files,
     };
@@ -318,7 +317,6 @@ fn cluster(directive: &Checked, server: &mut ServerSetup<'_>) -> Result<Store, S
     Ok(Store::Cluster {
         client,
         identity: identity(&config),
-        endpoints,
     })
 }
 
