@@ -595,12 +595,15 @@ impl<'a> DeleteView<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
 enum OpView<'a> {
-    ResponseRange(RangeView<'a>),
-    ResponsePut(PutView<'a>),
-    ResponseDeleteRange(DeleteView<'a>),
-    ResponseTxn(TxnView<'a>),
+    #[serde(rename = "response_range")]
+    Range(RangeView<'a>),
+    #[serde(rename = "response_put")]
+    Put(PutView<'a>),
+    #[serde(rename = "response_delete_range")]
+    Delete(DeleteView<'a>),
+    #[serde(rename = "response_txn")]
+    Txn(TxnView<'a>),
 }
 
 #[derive(Debug, Serialize)]
@@ -622,17 +625,16 @@ impl<'a> TxnView<'a> {
                 .iter()
                 .map(|reply| match reply {
                     TxnOpReply::Range(reply) => {
-                        OpView::ResponseRange(RangeView::new(Header::inner(reply.revision), reply))
+                        OpView::Range(RangeView::new(Header::inner(reply.revision), reply))
                     }
                     TxnOpReply::Put(reply) => {
-                        OpView::ResponsePut(PutView::new(Header::inner(reply.revision), reply))
+                        OpView::Put(PutView::new(Header::inner(reply.revision), reply))
                     }
-                    TxnOpReply::Delete(reply) => OpView::ResponseDeleteRange(DeleteView::new(
-                        Header::inner(reply.revision),
-                        reply,
-                    )),
+                    TxnOpReply::Delete(reply) => {
+                        OpView::Delete(DeleteView::new(Header::inner(reply.revision), reply))
+                    }
                     TxnOpReply::Txn(reply) => {
-                        OpView::ResponseTxn(TxnView::new(Header::inner(reply.revision), reply))
+                        OpView::Txn(TxnView::new(Header::inner(reply.revision), reply))
                     }
                 })
                 .collect(),

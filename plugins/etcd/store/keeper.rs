@@ -31,12 +31,17 @@ const EXPIRE_RETRY: Duration = Duration::from_secs(2);
 /// Told whether the write it belongs to is on disk.
 type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
+/// What a read does.
+type Read = Box<dyn FnOnce(&mut Engine, &mut Hub, Instant) + Send>;
+/// What a write does before anything is on disk.
+type Write = Box<dyn FnOnce(&mut Engine, Instant) -> Finish + Send>;
+
 /// A request for the thread.
 pub(crate) enum Command {
     /// Reads, or changes what is only in memory.
-    Read(Box<dyn FnOnce(&mut Engine, &mut Hub, Instant) + Send>),
+    Read(Read),
     /// Changes what is on disk.
-    Write(Box<dyn FnOnce(&mut Engine, Instant) -> Finish + Send>),
+    Write(Write),
 }
 
 /// Everything that the thread owns.
