@@ -657,6 +657,8 @@ async fn watches_are_etcds() {
 #[tokio::test]
 async fn random_requests_are_answered_alike() {
     let pair = Pair::start().await;
+    // A seed that etcd 3.4 survives: it panics where a transaction deletes a key by a range without an end and then keeps its value
+    // (`ignore_value`). Nor may two keys of one transaction be sorted by revision, which etcd does in no particular order.
     let mut random = StdRng::seed_from_u64(20_261_125);
     for lease in 1..4 {
         pair.same(
