@@ -3,6 +3,7 @@
 //! A name is a key: `x.skydns.local` is `/skydns/local/skydns/x`. Exit codes: 0, 1 not found, 2 usage, 3 backend.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
@@ -344,7 +345,7 @@ fn octets(text: Option<String>, base64: Option<String>, field: &str) -> Result<V
 }
 
 /// A record to write: key, value, seconds of its lease.
-type Entry = (Vec<u8>, Vec<u8>, Option<u64>);
+type Record = (Vec<u8>, Vec<u8>, Option<u64>);
 
 struct Store {
     client: Client,
@@ -551,14 +552,12 @@ impl Store {
         // All is read and checked before anything is written. Records with the same lease time share a lease.
         let mut leases: HashMap<u64, i64> = HashMap::new();
         for seconds in entries.iter().filter_map(|(_, _, lease)| *lease) {
-            if !leases.contains_key(&seconds) {
-                leases.insert(
-                    seconds,
-                    self.client
-                        .lease_grant(Duration::from_secs(seconds), 0)
-                        .await?
-                        .id,
-                );
+            if let Entry::Vacant(free) = leases.entry(seconds) {
+                let lease = self
+                    .client
+                    .lease_grant(Duration::from_secs(seconds), 0)
+                    .await?;
+                free.insert(lease.id);
             }
         }
         let progress = progress(entries.len());
@@ -578,7 +577,7 @@ impl Store {
         Ok(())
     }
 
-    fn read_entries(&self, file: &PathBuf) -> Result<Vec<Entry>, Failure> {
+    fn read_entries(&self, file: &PathBuf) -> Result<Vec<Record>, Failure> {
         let mut input: Box<dyn BufRead> = match file.as_os_str() == "-" {
             true => Box::new(io::stdin().lock()),
             false => Box::new(BufReader::new(
@@ -586,7 +585,7 @@ impl Store {
             )),
         };
         // A key may be put once in a transaction; of several lines with one key the last counts.
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<Record> = Vec::new();
         let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
         for number in 1.. {
             let mut line = String::new();
@@ -615,7 +614,7 @@ impl Store {
         Ok(entries)
     }
 
-    fn read_line(&self, text: &str) -> Result<Entry, String> {
+    fn read_line(&self, text: &str) -> Result<Record, String> {
         let line: Line = serde_json::from_str(text)
             .map_err(|error| format!("not a line of an export: {error}"))?;
         let key = octets(line.key, line.key_base64, "key")?;
