@@ -33,9 +33,9 @@ use kit::plugin::Plugin;
 pub static PLUGINS: &[&Plugin] = &[
     &root::PLUGIN,        // before everything that reads a file
     &reload::PLUGIN,      // no part of the chain
+    &bind::PLUGIN,        // before every handler: they know their listeners from their setup on
     &nsid::PLUGIN,        // the client's own business, whatever comes below
     &bufsize::PLUGIN,     // limits what everyone below may send and ask for
-    &bind::PLUGIN,        // before everything that asks for the listeners
     &debug::PLUGIN,       // before everything that may want to log
     &ready::PLUGIN,       // no part of the chain
     &health::PLUGIN,      // no part of the chain
