@@ -22,7 +22,7 @@ build:
 
 # Everything that CI does.
 test: test-packages check deny
-	$(CARGO) test --workspace --features skein-plugins/testing
+	$(CARGO) test --workspace --no-fail-fast --features skein-plugins/testing
 	tests/static.sh
 
 quick:

@@ -1,6 +1,7 @@
 //! The etcd plugin against etcd's own servers: a member killed, a member frozen, all of them gone, compaction past where we stood, a cluster
 //! restored from a backup, users and passwords, TLS with client certificates, leases, values that cannot be read.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -159,6 +160,8 @@ impl Cluster {
 struct Skeindns {
     process: Process,
     lines: Receiver<String>,
+    // Lines that came before the one that was waited for: what a plugin says may come before the start-up lines or behind them.
+    passed: RefCell<Vec<String>>,
     port: u16,
 }
 
@@ -189,6 +192,7 @@ impl Skeindns {
         let mut server = Skeindns {
             process: Process(child),
             lines,
+            passed: RefCell::default(),
             port: 0,
         };
         let line = server.line(|line| line.starts_with("example.org.:"));
@@ -197,8 +201,12 @@ impl Skeindns {
         server
     }
 
-    /// The next line of output that matches.
+    /// The first line of output that matches and was not asked for before.
     fn line(&self, matches: impl Fn(&str) -> bool) -> String {
+        let mut passed = self.passed.borrow_mut();
+        if let Some(at) = passed.iter().position(|line| matches(line)) {
+            return passed.remove(at);
+        }
         let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -207,6 +215,7 @@ impl Skeindns {
             if matches(&line) {
                 return line;
             }
+            passed.push(line);
         }
     }
 
