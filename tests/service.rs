@@ -23,6 +23,8 @@ impl Drop for Process {
 struct Server {
     process: Process,
     lines: Receiver<String>,
+    // Lines that came before the one that was waited for: which of them comes first is not promised.
+    passed: Vec<String>,
     url: String,
 }
 
@@ -47,6 +49,7 @@ impl Server {
         let mut server = Server {
             process: Process(child),
             lines,
+            passed: Vec::new(),
             url: String::new(),
         };
         let line = server.line("API is at http://");
@@ -56,14 +59,18 @@ impl Server {
         server
     }
 
-    /// Waits for a line that contains this.
+    /// The first line that contains this and was not asked for before.
     fn line(&mut self, part: &str) -> String {
+        if let Some(at) = self.passed.iter().position(|line| line.contains(part)) {
+            return self.passed.remove(at);
+        }
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
             let line = line.unwrap_or_else(|error| panic!("no line with {part:?}: {error}"));
             if line.contains(part) {
                 return line;
             }
+            self.passed.push(line);
         }
     }
 
