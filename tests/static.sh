@@ -13,6 +13,7 @@ chmod 755 "$root"
 cp "$binary" "$root/skeindns"
 printf '.:0 {\n    bind 127.0.0.1\n    errors\n    whoami\n}\n' > "$root/Dnsfile"
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+: > "$root/log"
 $sudo env -i "$(command -v chroot)" --userspec=65532:65532 "$root" /skeindns --conf /Dnsfile > "$root/log" 2>&1 &
 pid=$!
 port=
