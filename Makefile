@@ -1,6 +1,8 @@
 # Names for commands; each is a line or two that CONTRIBUTING.md could show as well.
 
 CARGO ?= cargo
+# Where cargo builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 # As root, or through sudo.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot-dnsutils openssl curl iproute2
@@ -10,12 +12,12 @@ TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot-dnsutil
 run: build
 	@echo
 	@echo "Starting Dnsfile.example on 127.0.0.1:1053. In another terminal:"
-	@echo "  target/release/skeindns service put node1.skydns.local --host 192.0.2.11"
+	@echo "  $(TARGET)/release/skeindns service put node1.skydns.local --host 192.0.2.11"
 	@echo "  dig @127.0.0.1 -p 1053 node1.skydns.local +short"
 	@echo "  dig @127.0.0.1 -p 1053 www.debian.org"
 	@echo "  curl -s localhost:1953/metrics | grep ^coredns_cache"
 	@echo
-	target/release/skeindns --conf Dnsfile.example
+	$(TARGET)/release/skeindns --conf Dnsfile.example
 
 build:
 	$(CARGO) build --release
@@ -45,10 +47,10 @@ test-packages:
 
 image:
 	$(CARGO) dist
-	rm -rf target/image && mkdir -p target/image
-	cp target/x86_64-unknown-linux-gnu/release/skeindns Dockerfile target/image/
-	cp docs/examples/container.Dnsfile target/image/Dnsfile
-	docker build -t skeindns target/image
+	rm -rf $(TARGET)/image && mkdir -p $(TARGET)/image
+	cp $(TARGET)/x86_64-unknown-linux-gnu/release/skeindns Dockerfile $(TARGET)/image/
+	cp docs/examples/container.Dnsfile $(TARGET)/image/Dnsfile
+	docker build -t skeindns $(TARGET)/image
 
 image-test:
 	tests/image.sh
