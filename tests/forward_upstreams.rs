@@ -1,213 +1,31 @@
 //! forward and loop in the real binary, with NSD and with upstreams of our own that cut, reset, are silent, die, or are ourselves.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
 
-/// How long anything here may take: generous, since machines are slow at times. Nothing waits this long when it works.
-const PATIENCE: Duration = Duration::from_secs(60);
+mod support;
 
-//--- Processes -------------------------------------------------------------------------------------
+use support::{PATIENCE, Process, Skeindns, addresses, ask, ask_tcp, binary, free_port, query};
+use support::{read_frame, send_frame, until, with_edns, zone};
 
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
+/// Starts it with one root block on loopback.
+fn start(dir: &Path, port: u16, block: &str) -> Skeindns {
+    let dnsfile = format!(".:{port} {{\n    bind 127.0.0.1\n{block}\n}}\n");
+    Skeindns::start(dir, &dnsfile)
 }
 
-fn free_port() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
-    socket.local_addr().expect("it is bound").port()
-}
-
-fn until<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = what() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited too long until {name}");
-        // Not synchronisation: only the pace at which we look.
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-struct Skeindns {
-    _process: Process,
-    lines: Receiver<String>,
-    port: u16,
-}
-
-fn spawn(dir: &Path, dnsfile: &str) -> Child {
-    let path = dir.join("Dnsfile");
-    fs::write(&path, dnsfile).expect("the folder is ours");
-    spawn_as(
-        Command::new(env!("CARGO_BIN_EXE_skeindns"))
-            .arg("--conf")
-            .arg(path),
-    )
-}
-
-fn spawn_as(command: &mut Command) -> Child {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("our binary is built")
-}
-
-impl Skeindns {
-    /// Starts it with one root block on loopback.
-    fn start(dir: &Path, port: u16, block: &str) -> Skeindns {
-        let child = spawn(
-            dir,
-            &format!(".:{port} {{\n    bind 127.0.0.1\n{block}\n}}\n"),
-        );
-        Skeindns::of(child)
-    }
-
-    fn of(mut child: Child) -> Skeindns {
-        let stdout = child.stdout.take().expect("it is piped");
-        let stderr = child.stderr.take().expect("it is piped");
-        let (sender, lines) = sync_channel(10_000);
-        let errors = sender.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                sender.try_send(line).ok();
-            }
-        });
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                errors.try_send(line).ok();
-            }
-        });
-        let mut server = Skeindns {
-            _process: Process(child),
-            lines,
-            port: 0,
-        };
-        let line = server.line(|line| line.starts_with(".:"));
-        let port = line.trim_start_matches(".:").split(' ').next();
-        server.port = port.and_then(|port| port.parse().ok()).expect("a port");
-        server
-    }
-
-    fn line(&self, matches: impl Fn(&str) -> bool) -> String {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let line = self
-                .lines
-                .recv_timeout(left)
-                .expect("the line comes in time");
-            if matches(&line) {
-                return line;
-            }
-        }
-    }
-
-    fn ask(&self, query: &Message) -> Message {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        socket
-            .connect((Ipv4Addr::LOCALHOST, self.port))
-            .expect("loopback");
-        socket
-            .send(&query.to_vec().expect("a small query"))
-            .expect("it listens");
-        let mut buffer = [0; 4096];
-        let length = socket.recv(&mut buffer).expect("an answer");
-        Message::from_vec(&buffer[..length]).expect("a message")
-    }
-
-    fn ask_tcp(&self, query: &Message) -> Message {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        send_frame(&mut stream, &query.to_vec().expect("a small query"));
-        Message::from_vec(&read_frame(&mut stream).expect("an answer")).expect("a message")
-    }
-}
-
-fn query(name: &str, rtype: RecordType) -> Message {
-    let mut query = Message::new(4242, MessageType::Query, OpCode::Query);
-    query.metadata.recursion_desired = true;
-    query.add_query(Query::query(Name::from_ascii(name).expect("a name"), rtype));
-    query
-}
-
-fn with_edns(mut query: Message) -> Message {
-    let mut edns = Edns::new();
-    edns.set_max_payload(4096);
-    query.edns = Some(edns);
-    query
-}
-
-fn addresses(message: &Message) -> Vec<Ipv4Addr> {
-    let addresses = message
-        .answers
-        .iter()
-        .filter_map(|record| match &record.data {
-            RData::A(address) => Some(address.0),
-            _ => None,
-        });
-    addresses.collect()
-}
-
-fn send_frame(stream: &mut TcpStream, message: &[u8]) {
-    let mut frame = (message.len() as u16).to_be_bytes().to_vec();
-    frame.extend_from_slice(message);
-    stream.write_all(&frame).expect("it reads");
-}
-
-fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).ok()?;
-    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut message).ok()?;
-    Some(message)
-}
-
-/// NSD with one zone: two addresses, and twenty texts that need TCP.
+/// NSD with one zone: an address, and twenty texts that need TCP.
 fn nsd(dir: &Path, address: &str) -> (Process, u16) {
-    let port = free_port();
     let texts: String = (0..20)
         .map(|n| format!("big TXT \"{n} {}\"\n", "text ".repeat(20)))
         .collect();
-    let zone = format!(
-        "$ORIGIN example.com.\n$TTL 300\n@ SOA ns admin 1 7200 900 1209600 300\n@ NS ns\nns A 127.0.0.1\nwww A {address}\n{texts}"
-    );
-    fs::write(dir.join("zone"), zone).expect("the folder is ours");
-    let path = dir.display();
-    let conf = format!(
-        "server:\n  ip-address: 127.0.0.1@{port}\n  username: \"\"\n  zonesdir: \"{path}\"\n  database: \"\"\n  pidfile: \"{path}/nsd.pid\"\n  zonelistfile: \"{path}/zl\"\n  xfrdfile: \"{path}/xf\"\n  xfrdir: \"{path}\"\nremote-control:\n  control-enable: no\nzone:\n  name: example.com\n  zonefile: zone\n"
-    );
-    fs::write(dir.join("nsd.conf"), conf).expect("the folder is ours");
-    let child = Command::new("nsd")
-        .args(["-d", "-c"])
-        .arg(dir.join("nsd.conf"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("nsd is installed: make test-packages");
-    let process = Process(child);
-    until("the upstream listens", || {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
-    });
-    (process, port)
+    support::nsd(dir, &zone(address, &texts))
 }
 
 //--- With NSD --------------------------------------------------------------------------------------
@@ -218,19 +36,22 @@ fn udp_tcp_and_what_does_not_fit() {
     let (_nsd, upstream) = nsd(dir.path(), "192.0.2.80");
     for options in ["", "prefer_udp", "force_tcp"] {
         let block = format!("    forward . 127.0.0.1:{upstream} {{\n        {options}\n    }}");
-        let server = Skeindns::start(dir.path(), 0, &block);
+        let server = start(dir.path(), 0, &block);
         for _ in 0..3 {
             let www = query("www.example.com.", RecordType::A);
-            assert_eq!(addresses(&server.ask(&www)), [Ipv4Addr::new(192, 0, 2, 80)]);
             assert_eq!(
-                addresses(&server.ask_tcp(&www)),
+                addresses(&ask(server.port, &www)),
+                [Ipv4Addr::new(192, 0, 2, 80)]
+            );
+            assert_eq!(
+                addresses(&ask_tcp(server.port, &www)),
                 [Ipv4Addr::new(192, 0, 2, 80)]
             );
         }
         // Twenty texts are more than any datagram of ours: TC to the client over UDP, all of it over TCP.
         let big = with_edns(query("big.example.com.", RecordType::TXT));
-        assert!(server.ask(&big).metadata.truncation);
-        let whole = server.ask_tcp(&big);
+        assert!(ask(server.port, &big).metadata.truncation);
+        let whole = ask_tcp(server.port, &big);
         assert_eq!(whole.answers.len(), 20, "{options}");
         assert!(!whole.metadata.truncation);
     }
@@ -245,17 +66,17 @@ fn one_of_two_dies_and_no_answer_is_lost() {
     let (_kept, first) = nsd(dir.path(), "192.0.2.1");
     let (killed, second) = nsd(other.path(), "192.0.2.2");
     let block = format!("    forward . 127.0.0.1:{first} 127.0.0.1:{second}");
-    let server = Skeindns::start(dir.path(), 0, &block);
+    let server = start(dir.path(), 0, &block);
     let www = query("www.example.com.", RecordType::A);
     until("both are asked", || {
-        let found = addresses(&server.ask(&www));
+        let found = addresses(&ask(server.port, &www));
         (found == [Ipv4Addr::new(192, 0, 2, 2)]).then_some(())
     });
     drop(killed);
     // NSD's child answers a little longer than its parent lives. Until it is gone and ever after, each query has an answer.
     let mut in_a_row = 0;
     until("only the other one answers", || {
-        let found = addresses(&server.ask(&www));
+        let found = addresses(&ask(server.port, &www));
         assert_eq!(found.len(), 1);
         in_a_row = match found == [Ipv4Addr::new(192, 0, 2, 1)] {
             true => in_a_row + 1,
@@ -275,9 +96,12 @@ fn a_host_name_is_looked_up_at_the_start() {
     let block = format!(
         "    forward . ns.example.com:{upstream} {{\n        resolver 127.0.0.1:{upstream}\n    }}"
     );
-    let server = Skeindns::start(dir.path(), 0, &block);
+    let server = start(dir.path(), 0, &block);
     let www = query("www.example.com.", RecordType::A);
-    assert_eq!(addresses(&server.ask(&www)), [Ipv4Addr::new(192, 0, 2, 80)]);
+    assert_eq!(
+        addresses(&ask(server.port, &www)),
+        [Ipv4Addr::new(192, 0, 2, 80)]
+    );
 
     // A name that is not there stops the start, with one line that names it; so does a resolver that is not there.
     for (name, resolver) in [
@@ -287,9 +111,10 @@ fn a_host_name_is_looked_up_at_the_start() {
         let dnsfile = format!(
             ".:0 {{\n    bind 127.0.0.1\n    forward . {name} {{\n        resolver 127.0.0.1:{resolver}\n    }}\n}}\n"
         );
-        let output = spawn(dir.path(), &dnsfile)
-            .wait_with_output()
-            .expect("it ends by itself");
+        let path = dir.path().join("Dnsfile");
+        fs::write(&path, dnsfile).expect("the folder is ours");
+        let output = binary().arg("--conf").arg(path).output();
+        let output = output.expect("it ends by itself");
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8_lossy(&output.stderr).into_owned()
             + &String::from_utf8_lossy(&output.stdout);
@@ -318,9 +143,9 @@ fn a_reset_costs_two_connections_at_most() {
     let block = format!(
         "    forward . 127.0.0.1:{port} {{\n        force_tcp\n        max_fails 0\n    }}"
     );
-    let server = Skeindns::start(dir.path(), 0, &block);
+    let server = start(dir.path(), 0, &block);
     for _ in 0..20 {
-        let answer = server.ask(&query("www.example.com.", RecordType::A));
+        let answer = ask(server.port, &query("www.example.com.", RecordType::A));
         assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     }
     assert!(connections.load(Ordering::SeqCst) <= 40);
@@ -344,9 +169,9 @@ fn a_connection_closed_while_idle_is_replaced_at_no_cost() {
     let block = format!(
         "    forward . 127.0.0.1:{port} {{\n        force_tcp\n        max_connect_attempts 1\n    }}"
     );
-    let server = Skeindns::start(dir.path(), 0, &block);
+    let server = start(dir.path(), 0, &block);
     for _ in 0..50 {
-        let answer = server.ask(&query("www.example.com.", RecordType::A));
+        let answer = ask(server.port, &query("www.example.com.", RecordType::A));
         assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
     }
 }
@@ -363,8 +188,8 @@ fn a_truncated_reply_without_tcp_is_passed_on() {
         }
     });
     let dir = tempfile::tempdir().expect("a folder");
-    let server = Skeindns::start(dir.path(), 0, &format!("    forward . 127.0.0.1:{port}"));
-    let answer = server.ask(&query("www.example.com.", RecordType::A));
+    let server = start(dir.path(), 0, &format!("    forward . 127.0.0.1:{port}"));
+    let answer = ask(server.port, &query("www.example.com.", RecordType::A));
     assert!(answer.metadata.truncation);
 }
 
@@ -407,9 +232,9 @@ fn lies_before_the_good_answer_are_not_heard() {
     let dir = tempfile::tempdir().expect("a folder");
     let block =
         format!("    forward . 127.0.0.1:{port} {{\n        max_connect_attempts 1\n    }}");
-    let server = Skeindns::start(dir.path(), 0, &block);
+    let server = start(dir.path(), 0, &block);
     for _ in 0..100 {
-        let answer = server.ask(&query("www.example.com.", RecordType::A));
+        let answer = ask(server.port, &query("www.example.com.", RecordType::A));
         assert_eq!(addresses(&answer), [Ipv4Addr::new(192, 0, 2, 1)]);
     }
 }
@@ -420,11 +245,14 @@ fn a_loop_is_reported_and_the_server_lives() {
     for block in ["", "    cache 30\n"] {
         let port = free_port();
         let block = format!("{block}    loop\n    forward . 127.0.0.1:{port}");
-        let server = Skeindns::start(dir.path(), port, &block);
+        let server = start(dir.path(), port, &block);
         let line = server.line(|line| line.contains("plugin/loop: Loop ("));
         assert!(line.contains("detected for zone \".\""), "{line}");
         until("queries are answered instead of going round", || {
-            let answer = server.ask(&with_edns(query("www.example.com.", RecordType::A)));
+            let answer = ask(
+                server.port,
+                &with_edns(query("www.example.com.", RecordType::A)),
+            );
             (answer.metadata.response_code == ResponseCode::ServFail).then_some(())
         });
     }
@@ -439,10 +267,10 @@ fn many_clients_and_a_silent_upstream() {
     let block = format!(
         "    forward . {silent} 127.0.0.1:{port} {{\n        policy sequential\n        read_timeout 100ms\n    }}"
     );
-    let server = Skeindns::start(dir.path(), 0, &block);
+    let server = start(dir.path(), 0, &block);
     // The first ones wait for the silent one; once it is down nobody does.
     for _ in 0..50 {
-        let answer = server.ask(&query("www.example.com.", RecordType::A));
+        let answer = ask(server.port, &query("www.example.com.", RecordType::A));
         assert_eq!(addresses(&answer), [Ipv4Addr::new(192, 0, 2, 1)]);
     }
 }
@@ -456,7 +284,7 @@ fn more_than_max_concurrent_is_refused_at_once_and_told_once() {
     let block = format!(
         "    errors\n    forward . {silent} {{\n        max_concurrent 3\n        read_timeout 60s\n    }}"
     );
-    let server = Skeindns::start(dir.path(), 0, &block);
+    let server = start(dir.path(), 0, &block);
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     client
@@ -482,7 +310,8 @@ fn more_than_max_concurrent_is_refused_at_once_and_told_once() {
     server.line(|line| line.contains("concurrent queries exceeded maximum 3"));
     let told = server
         .lines
-        .try_iter()
+        .so_far()
+        .iter()
         .filter(|line| line.contains("exceeded maximum"))
         .count();
     assert!(told <= 3, "{told} more lines");
@@ -496,14 +325,17 @@ fn few_descriptors_are_a_smaller_pool() {
     let text = format!(".:0 {{\n    bind 127.0.0.1\n    forward . 127.0.0.1:{upstream}\n}}\n");
     fs::write(&dnsfile, text).expect("the folder is ours");
     // The pools of two workers alone would be twice as many.
-    let server = Skeindns::of(spawn_as(
-        Command::new("sh")
+    let server = Skeindns::start_by(
+        std::process::Command::new("sh")
             .args(["-c", "ulimit -n 64 && exec \"$0\" --conf \"$1\""])
             .arg(env!("CARGO_BIN_EXE_skeindns"))
             .arg(dnsfile),
-    ));
+    );
     let www = query("www.example.com.", RecordType::A);
     for _ in 0..1000 {
-        assert_eq!(addresses(&server.ask(&www)), [Ipv4Addr::new(192, 0, 2, 80)]);
+        assert_eq!(
+            addresses(&ask(server.port, &www)),
+            [Ipv4Addr::new(192, 0, 2, 80)]
+        );
     }
 }
