@@ -29,6 +29,10 @@ use super::tls;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For an ordinary call from the first octet to the last. etcd itself gives up after 7 s without a quorum.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a page of a list: a large prefix takes etcd seconds.
+const LIST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Octets of a reply that are read on another thread: from here on it takes longer than handing it over.
+const READ_ASIDE_OCTETS: usize = 256 << 10;
 /// For a probe of the member in use.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Octets of a reply that are read: a page of 1,000 keys may have values of 48 KiB each.
@@ -355,7 +359,7 @@ impl Client {
     }
 
     /// Makes a call at the endpoint in use, then at the others; the one that answers is in use from then on.
-    async fn call<T: DeserializeOwned>(
+    async fn call<T: DeserializeOwned + Send + 'static>(
         &self,
         path: &str,
         body: &Value,
@@ -365,7 +369,11 @@ impl Client {
         let all = self.inner.endpoints.len();
         let mut errors = Vec::new();
         for at in (first..first + all).map(|at| at % all) {
-            match self.call_at(at, path, body, REQUEST_TIMEOUT).await {
+            let patience = match body.get("limit") {
+                Some(_) => LIST_TIMEOUT,
+                None => REQUEST_TIMEOUT,
+            };
+            match self.call_at(at, path, body, patience).await {
                 Ok(reply) => {
                     if at != first {
                         self.inner.current.store(at, Relaxed);
@@ -386,7 +394,7 @@ impl Client {
         }
     }
 
-    async fn call_at<T: DeserializeOwned>(
+    async fn call_at<T: DeserializeOwned + Send + 'static>(
         &self,
         at: usize,
         path: &str,
@@ -407,7 +415,13 @@ impl Client {
                 }
                 other => other?,
             };
-            read(&reply).map_err(|what| Failure {
+            let read = match reply.len() {
+                READ_ASIDE_OCTETS.. => tokio::task::spawn_blocking(move || read(&reply))
+                    .await
+                    .unwrap_or_else(|_| Err("could not be read".into())),
+                _ => read(&reply),
+            };
+            read.map_err(|what| Failure {
                 error: Error::Malformed {
                     endpoint: endpoint.to_owned(),
                     what,

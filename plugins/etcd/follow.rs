@@ -33,8 +33,14 @@ use crate::kit::errors::SetupError;
 use crate::kit::metrics::{Counter, Gauge, Metrics, Reading};
 use crate::kit::setup::ServerSetup;
 
-/// Keys of a page of a list. etcd builds a page in memory; a thousand records are some 100 KiB.
+/// Keys of the first page of a list.
 const PAGE_KEYS: u32 = 1000;
+/// Octets of JSON that later pages aim at, and keys at most. etcd 3.4 walks over all keys behind a page's start for each page, half a second
+/// for a million of them, so that small pages of a large prefix take minutes.
+const PAGE_OCTETS: usize = 8 << 20;
+const PAGE_KEYS_MAX: u32 = 65_536;
+/// Octets of JSON around a key and its value.
+const KEY_OVERHEAD: usize = 100;
 /// Keys that are taken into memory, some 4 GB of them; what comes after is left out, counted and logged.
 const KEYS_MAX: usize = 10_000_000;
 /// Between two looks at whether the member in use still answers.
@@ -377,7 +383,7 @@ impl Follower {
                 Some(page) = pages.join_next() => {
                     let Ok((mut of, page)) = page else { continue };
                     match page {
-                        Err(Error::TooLarge { .. }) if of.limit > 1 => of.limit /= 2,
+                        Err(Error::TooLarge { .. }) if of.limit > 1 => of.shrink(),
                         page => {
                             of.deleted = std::mem::take(&mut deleted);
                             let page = self.took(&mut of, page?);
@@ -445,12 +451,11 @@ impl Follower {
         KeyRange::prefix(self.prefix.clone())
     }
 
-    /// Where the cluster stands, confirmed by a majority of it.
+    /// Where the cluster stands, confirmed by a majority of it. One key is asked for: etcd walks over all of a range to count it.
     async fn head(&self) -> Result<Header, Error> {
         let request = ListRequest {
-            limit: 1,
             keys_only: true,
-            ..ListRequest::new(self.range())
+            ..ListRequest::new(KeyRange::key(self.prefix.clone()))
         };
         Ok(self.backend.list(request).await?.header)
     }
@@ -530,7 +535,7 @@ impl Follower {
         loop {
             let request = self.page_request(listing, serializable);
             match self.backend.list(request).await {
-                Err(Error::TooLarge { .. }) if listing.limit > 1 => listing.limit /= 2,
+                Err(Error::TooLarge { .. }) if listing.limit > 1 => listing.shrink(),
                 page => return Ok(self.took(listing, page?)),
             }
         }
@@ -539,6 +544,13 @@ impl Follower {
     fn took(&self, listing: &mut Listing, page: Page) -> Page {
         if listing.revision == 0 {
             listing.revision = page.header.revision;
+        }
+        let octets = page.kvs.iter().map(|kv| kv.key.len() + kv.value.len());
+        // In base64 four octets stand for three.
+        let octets = octets.sum::<usize>() * 4 / 3 + KEY_OVERHEAD * page.kvs.len();
+        if let Some(each) = octets.checked_div(page.kvs.len()) {
+            let keys = u32::try_from(PAGE_OCTETS / each.max(1)).unwrap_or(PAGE_KEYS_MAX);
+            listing.limit = keys.clamp(1, listing.limit_max);
         }
         page
     }
@@ -560,9 +572,17 @@ impl Follower {
         self.learn_leases(progress, news.puts.iter(), patience)
             .await;
         listing.lease_patience = patience.saturating_sub(clock::now() - started);
-        let mut changes = news.gone;
-        self.read_all(progress, news.puts, &mut changes);
-        self.apply(changes);
+        self.apply(news.gone);
+        let mut puts = news.puts;
+        while !puts.is_empty() {
+            let rest = puts.split_off(puts.len().min(APPLY_AT_ONCE));
+            let mut changes = Vec::new();
+            self.read_all(progress, puts, &mut changes);
+            self.apply(changes);
+            puts = rest;
+            // Other tasks of this thread have their turn.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// What of a page is news, and what of the tree it does not have any more.
@@ -874,6 +894,7 @@ struct Listing {
     // 0 until the first page says it.
     revision: i64,
     limit: u32,
+    limit_max: u32,
     // The key that the next page starts with.
     next: Option<Vec<u8>>,
     // The path that the last page ended with.
@@ -889,6 +910,7 @@ impl Listing {
         Listing {
             revision: 0,
             limit: PAGE_KEYS,
+            limit_max: PAGE_KEYS_MAX,
             next: None,
             from: None,
             replaced,
@@ -896,6 +918,12 @@ impl Listing {
             lease_patience: LEASES_PATIENCE_LIST,
             deleted: HashMap::new(),
         }
+    }
+
+    /// A page was larger than is read.
+    fn shrink(&mut self) {
+        self.limit /= 2;
+        self.limit_max = self.limit;
     }
 
     fn is_under_way(&self) -> bool {
