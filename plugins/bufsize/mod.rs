@@ -6,6 +6,7 @@ use crate::kit::options::{Arg, Checked, Kind};
 use crate::kit::plugin::{Plugin, Repeat};
 use crate::kit::query::Query;
 use crate::kit::setup::ServerSetup;
+use crate::kit::wire::Opcode;
 
 /// The plugin's row in the table.
 pub(crate) const PLUGIN: Plugin = Plugin {
@@ -48,5 +49,9 @@ impl Handler for Bufsize {
     fn serve<'c>(&'c self, mut query: Query, next: Next<'c>) -> Served<'c> {
         query.limit_reply_size(self.octets);
         next.serve(query)
+    }
+
+    fn serves(&self, _: Opcode) -> bool {
+        true
     }
 }

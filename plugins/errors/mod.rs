@@ -15,7 +15,7 @@ use crate::kit::plugin::{Plugin, Repeat};
 use crate::kit::query::Query;
 use crate::kit::response::Response;
 use crate::kit::setup::ServerSetup;
-use crate::kit::wire::name;
+use crate::kit::wire::{Opcode, name};
 
 /// The plugin's row in the table.
 pub(crate) const PLUGIN: Plugin = Plugin {
@@ -87,6 +87,10 @@ struct Errors {
 impl Handler for Errors {
     fn serve<'c>(&'c self, query: Query, next: Next<'c>) -> Served<'c> {
         next.serve(query).then(self)
+    }
+
+    fn serves(&self, _: Opcode) -> bool {
+        true
     }
 }
 

@@ -29,7 +29,7 @@ use crate::kit::plugin::{Plugin, Repeat};
 use crate::kit::query::{Facts, Query, Transport};
 use crate::kit::response::Response;
 use crate::kit::setup::ServerSetup;
-use crate::kit::wire::name;
+use crate::kit::wire::{Opcode, name};
 use crate::kit::worker;
 
 use config::{Config, Destination};
@@ -205,6 +205,10 @@ impl Handler for Forward {
             Ok(permit) => Served::later(self.ask(query, next, permit)),
             Err(error) => Served::Now(query.fail(error)),
         }
+    }
+
+    fn serves(&self, _: Opcode) -> bool {
+        true
     }
 }
 

@@ -16,11 +16,18 @@ use pin_project_lite::pin_project;
 
 use super::query::Query;
 use super::response::Response;
+use super::wire::Opcode;
 
 /// One plugin at work in one server block.
 pub trait Handler: Send + Sync {
     /// Answers the query, or hands it on with `next`.
     fn serve<'c>(&'c self, query: Query, next: Next<'c>) -> Served<'c>;
+
+    /// Whether messages with this opcode come here; the edge lets QUERY and NOTIFY (RFC 1996) into the chain. A handler that is not asked is
+    /// passed by, so that what answers questions never takes a NOTIFY for one. Who looks at everything says yes to all.
+    fn serves(&self, opcode: Opcode) -> bool {
+        opcode == Opcode::QUERY
+    }
 }
 
 /// A handler's look at the response on its way back; see [`Served::then`].
@@ -86,13 +93,16 @@ impl<'c> Next<'c> {
 
     /// Hands the query to the next handler; behind the last one it is refused.
     pub fn serve(self, mut query: Query) -> Served<'c> {
-        match self.rest.split_first() {
-            Some((link, rest)) => {
+        let opcode = query.opcode();
+        let mut rest = self.rest;
+        while let Some((link, behind)) = rest.split_first() {
+            if opcode == Opcode::QUERY || link.handler.serves(opcode) {
                 query.enter(link.name);
-                link.handler.serve(query, Next { rest })
+                return link.handler.serve(query, Next { rest: behind });
             }
-            None => Served::Now(query.refuse()),
+            rest = behind;
         }
+        Served::Now(query.refuse())
     }
 
     /// The name of the next handler, if there is one.

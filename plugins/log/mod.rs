@@ -12,7 +12,7 @@ use crate::kit::query::Query;
 use crate::kit::query_log::{QueryLog, QueryLogCapture};
 use crate::kit::response::Response;
 use crate::kit::setup::ServerSetup;
-use crate::kit::wire::{Rcode, Rtype, Section, message};
+use crate::kit::wire::{Opcode, Rcode, Rtype, Section, message};
 use crate::kit::zones::{self, ZoneSet};
 
 use format::Format;
@@ -198,6 +198,10 @@ struct Log {
 impl Handler for Log {
     fn serve<'c>(&'c self, query: Query, next: Next<'c>) -> Served<'c> {
         next.serve(query).then(self)
+    }
+
+    fn serves(&self, _: Opcode) -> bool {
+        true
     }
 }
 

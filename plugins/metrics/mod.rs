@@ -17,7 +17,7 @@ use crate::kit::plugin::{Plugin, Repeat};
 use crate::kit::query::{Facts, ListenerId, Query};
 use crate::kit::response::Response;
 use crate::kit::setup::{HttpAnswer, ServerSetup};
-use crate::kit::wire::Rcode;
+use crate::kit::wire::{Opcode, Rcode};
 
 /// The plugin's row in the table.
 pub(crate) const PLUGIN: Plugin = Plugin {
@@ -213,6 +213,10 @@ impl PerZone {
 impl Handler for Metrics {
     fn serve<'c>(&'c self, query: Query, next: Next<'c>) -> Served<'c> {
         next.serve(query).then(self)
+    }
+
+    fn serves(&self, _: Opcode) -> bool {
+        true
     }
 }
 

@@ -7,6 +7,7 @@ use crate::kit::plugin::{Plugin, Repeat};
 use crate::kit::query::Query;
 use crate::kit::response::Response;
 use crate::kit::setup::ServerSetup;
+use crate::kit::wire::Opcode;
 
 /// The plugin's row in the table.
 pub(crate) const PLUGIN: Plugin = Plugin {
@@ -59,6 +60,10 @@ impl Handler for Nsid {
         } else {
             next.serve(query)
         }
+    }
+
+    fn serves(&self, _: Opcode) -> bool {
+        true
     }
 }
 
