@@ -4,8 +4,8 @@ use std::hash::BuildHasher;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::answer::Subtree;
 use super::client::{Client, Config as Cluster, Credentials, TlsFiles, parse_endpoint};
+use super::style::{self, Style};
 use crate::kit::errors::{SetupError, SetupErrors};
 use crate::kit::fallthrough::{self, Fallthrough};
 use crate::kit::options::{Arg, Checked, Kind, Opt};
@@ -73,6 +73,93 @@ pub(super) const OPTIONS: &[Opt] = &[
         "the SOA serial: the zone's newest revision, or the clock as in CoreDNS",
     ),
     Opt::new(
+        "answers",
+        &[Arg::one("LIKE", Kind::Choice(&["coredns", "skydns"]))],
+        "coredns",
+        "whose answers are given where the two differ",
+    ),
+    Opt::new(
+        "ttl",
+        &[Arg::one("TTL", LEASE_TTL)],
+        "300s; like SkyDNS 3600s",
+        "TTL of records that have neither one of their own nor a lease",
+    ),
+    Opt::new(
+        "min-ttl",
+        &[Arg::one("TTL", LEASE_TTL)],
+        "30s; like SkyDNS 60s",
+        "for how long resolvers may keep that there is no such name or record",
+    ),
+    Opt::new(
+        "priority",
+        &[Arg::one(
+            "N",
+            Kind::Integer {
+                min: 0,
+                max: 65_535,
+            },
+        )],
+        "10",
+        "priority of records that say none",
+    ),
+    Opt::new(
+        "hostmaster",
+        &[Arg::one("MAIL", Kind::Text)],
+        "hostmaster.ZONE",
+        "who answers for the zone, in its SOA record",
+    ),
+    Opt::new(
+        "apex",
+        &[Arg::one("FROM", Kind::Choice(&["subtree", "own"]))],
+        "subtree",
+        "what the zone's own name answers without `dns/apex`: all of the zone, as `subtree` has it, or its own key only",
+    ),
+    Opt::new(
+        "wildcards",
+        &[Arg::one(
+            "WHERE",
+            Kind::Choice(&["queries", "records", "both"]),
+        )],
+        "queries",
+        "`*` and `any` in a query stand for any label; `*` in a key answers names that are not there (RFC 4592); or both",
+    ),
+    Opt::new(
+        "auto-ptr",
+        &[],
+        "off",
+        "addresses in the reverse ZONES that have no record of their own lead to the names in the other ZONES that have them",
+    ),
+    Opt::new(
+        "fallthrough-nodata",
+        &[Arg::any("ZONES", Kind::Zone)],
+        "off",
+        "pass names on to the next plugin that exist but have no record of the type; with ZONES only names in them",
+    ),
+    Opt::new(
+        "local",
+        &[Arg::one("NAME", Kind::Text)],
+        "none",
+        "like SkyDNS: the name that `local.dns.ZONE` stands for",
+    ),
+    Opt::new(
+        "ndots",
+        &[Arg::one("N", Kind::Integer { min: 1, max: 127 })],
+        "2",
+        "like SkyDNS: names outside the ZONES with fewer labels are not passed on",
+    ),
+    Opt::new(
+        "no-rec",
+        &[],
+        "off",
+        "like SkyDNS: names outside the ZONES are passed on only to complete an answer",
+    ),
+    Opt::new(
+        "completion-ttl",
+        &[Arg::one("TTL", LEASE_TTL)],
+        "60s",
+        "like SkyDNS: the longest TTL of what an answer is completed with",
+    ),
+    Opt::new(
         "embedded",
         &[Arg::optional("DIR", Kind::Path)],
         "off; DIR skeindns-data",
@@ -100,8 +187,8 @@ pub(super) struct Config {
     pub(super) prefix: Vec<u8>,
     pub(super) store: Store,
     pub(super) lease_ttl: LeaseTtl,
-    pub(super) subtree: Subtree,
-    pub(super) serial_is_time: bool,
+    pub(super) fallthrough_nodata: Fallthrough,
+    pub(super) style: Style,
 }
 
 /// Where the keys are.
@@ -152,7 +239,7 @@ impl Config {
 
     /// What answers depend on beside the records.
     pub(super) fn view(&self) -> String {
-        let mut view = format!("{:?}", self.subtree);
+        let mut view = format!("{:?}", self.style);
         for zone in self.zones.iter() {
             view.push(' ');
             view.push_str(&zone.text);
@@ -193,12 +280,8 @@ pub(super) fn read(
             min: seconds("min-lease-ttl", 30),
             max: seconds("max-lease-ttl", 86_400),
         },
-        subtree: match word("subtree", "MODE").as_deref() {
-            Some("children") => Subtree::Children,
-            Some("off") => Subtree::Off,
-            _ => Subtree::On,
-        },
-        serial_is_time: word("serial", "OF").as_deref() == Some("time"),
+        fallthrough_nodata: Fallthrough::read_as("fallthrough-nodata", directive),
+        style: style::read(directive)?,
     })
 }
 

@@ -9,25 +9,31 @@
 mod answer;
 mod api;
 mod client;
+mod collect;
 mod config;
 #[cfg(feature = "testing")]
 mod double;
 mod follow;
 mod gateway;
+mod made;
 mod outside;
 mod record;
 mod store;
+mod style;
 mod tls;
 mod tree;
+mod zone;
 
 use std::sync::Arc;
 
 pub use api::*;
 pub use client::*;
 
-use answer::{Made, SOA_OCTETS, Subtree, ZoneData};
 use follow::Follower;
+use made::Made;
+use style::Style;
 use tree::{Finished, Of, is_wildcard};
+use zone::{SOA_OCTETS, ZoneData};
 
 use crate::kit::dnsfile::Span;
 use crate::kit::errors::{ServeError, SetupError, SetupErrors};
@@ -40,7 +46,7 @@ use crate::kit::query::Query;
 use crate::kit::response::{Answer, Response};
 use crate::kit::setup::ServerSetup;
 use crate::kit::wire::name::labels;
-use crate::kit::wire::{Rcode, Rtype, Section};
+use crate::kit::wire::{Class, Rcode, Rtype, Section};
 use crate::kit::zones::ZoneSet;
 
 /// The plugin's row in the table.
@@ -83,14 +89,15 @@ fn put_in(
     let tree = follower.tree();
     let zones = config.zones.iter().map(|zone| {
         let serial = tree.serial(&ZoneData::path(zone));
-        ZoneData::new(zone.clone(), serial, config.serial_is_time)
+        ZoneData::new(zone.clone(), serial, &config.style)
     });
     let handler = Etcd {
         zone_data: zones.collect(),
         view: tree.view(&config.view()),
         zones: config.zones,
         fallthrough: config.fallthrough,
-        subtree: config.subtree,
+        fallthrough_nodata: config.fallthrough_nodata,
+        style: config.style,
         lookup: server.lookup(),
         follower,
     };
@@ -104,7 +111,8 @@ struct Etcd {
     // In the order of `zones`.
     zone_data: Vec<ZoneData>,
     fallthrough: Fallthrough,
-    subtree: Subtree,
+    fallthrough_nodata: Fallthrough,
+    style: Style,
     // Says in the tree whose answers are whose.
     view: u16,
     follower: Arc<Follower>,
@@ -113,6 +121,9 @@ struct Etcd {
 
 impl Handler for Etcd {
     fn serve<'c>(&'c self, query: Query, next: Next<'c>) -> Served<'c> {
+        if query.qclass() != Class::IN {
+            return next.serve(query);
+        }
         let Some(zone) = self.zone_of(query.qname()) else {
             return next.serve(query);
         };
@@ -133,7 +144,11 @@ impl Handler for Etcd {
         match shard.find(hash, query.qname()) {
             Some(entry) => {
                 if let Some(finished) = entry.answer(of, changes) {
-                    return Served::Now(finish(query, zone, finished.counts, &finished.wire));
+                    if finished.counts == [0; 3] {
+                        drop(shard);
+                        return self.no_data(query, next, zone);
+                    }
+                    return Served::Now(finish(query, finished.counts, &finished.wire));
                 }
                 let version = entry.version;
                 drop(shard);
@@ -141,7 +156,8 @@ impl Handler for Etcd {
             }
             None => {
                 drop(shard);
-                if labels(query.qname()).any(is_wildcard) {
+                // What has no entry may still be answered for: patterns, wildcards, and names that are words of patterns.
+                if self.style.record_wildcards || labels(query.qname()).any(is_wildcard) {
                     return self.make(query, next, zone, of, None);
                 }
                 self.missing(query, next, zone)
@@ -181,7 +197,7 @@ impl Etcd {
     ) -> Served<'c> {
         let tree = self.follower.tree();
         let qtype = Rtype(of.qtype);
-        let made = answer::make(&tree.keys(), zone, self.subtree, query.qname(), qtype);
+        let made = answer::make(&tree.keys(), zone, &self.style, query.qname(), qtype);
         let Some(made) = made else {
             return self.missing(query, next, zone);
         };
@@ -197,7 +213,18 @@ impl Etcd {
             let finished = Finished::new(of, valid, counts, &wire);
             tree.keep(hash, query.qname(), version, finished);
         }
-        Served::Now(finish(query, zone, counts, &wire))
+        match counts {
+            [0, 0, 0] => self.no_data(query, next, zone),
+            counts => Served::Now(finish(query, counts, &wire)),
+        }
+    }
+
+    /// A name that exists without a record of the type.
+    fn no_data<'c>(&'c self, query: Query, next: Next<'c>, zone: &'c ZoneData) -> Served<'c> {
+        match self.fallthrough_nodata.passes(query.qname()) {
+            true => next.serve(query),
+            false => Served::Now(negative(query, zone, Rcode::NOERROR)),
+        }
     }
 
     /// A name that does not exist.
@@ -206,11 +233,10 @@ impl Etcd {
             return next.serve(query);
         }
         // The zone itself exists even when it is empty.
-        let rcode = match query.qname() == zone.zone.name.as_wire() {
-            true => Rcode::NOERROR,
-            false => Rcode::NXDOMAIN,
-        };
-        Served::Now(negative(query, zone, rcode))
+        match query.qname() == zone.zone.name.as_wire() {
+            true => self.no_data(query, next, zone),
+            false => Served::Now(negative(query, zone, Rcode::NXDOMAIN)),
+        }
     }
 
     /// Whether name servers are asked for that are not in etcd but perhaps further down: `etcd .` in front of `forward`.
@@ -242,11 +268,8 @@ fn begin(query: Query) -> Answer {
     query.answer().authoritative().not_stored()
 }
 
-/// The answer from a finished one: a copy. No records at all is NODATA.
-fn finish(query: Query, zone: &ZoneData, counts: [u16; 3], wire: &[u8]) -> Response {
-    if counts == [0; 3] {
-        return negative(query, zone, Rcode::NOERROR);
-    }
+/// The answer from a finished one: a copy.
+fn finish(query: Query, counts: [u16; 3], wire: &[u8]) -> Response {
     begin(query)
         .records_wire(Section::Answer, counts[0], wire)
         .records_wire(Section::Authority, counts[1], &[])
@@ -257,7 +280,7 @@ fn finish(query: Query, zone: &ZoneData, counts: [u16; 3], wire: &[u8]) -> Respo
 /// NXDOMAIN or NODATA, with the SOA that says for how long (RFC 2308 §3).
 fn negative(query: Query, zone: &ZoneData, rcode: Rcode) -> Response {
     let mut room = [0; SOA_OCTETS];
-    let soa = zone.soa(query.qname().len(), &mut room);
+    let soa = zone.negative_soa(query.qname().len(), &mut room);
     begin(query)
         .rcode(rcode)
         .records_wire(Section::Authority, 1, soa)
@@ -267,6 +290,6 @@ fn negative(query: Query, zone: &ZoneData, rcode: Rcode) -> Response {
 /// The zone's SOA, whichever of its names is asked for it, as CoreDNS has it.
 fn soa(query: Query, zone: &ZoneData) -> Response {
     let mut room = [0; SOA_OCTETS];
-    let soa = zone.soa(query.qname().len(), &mut room);
+    let soa = zone.negative_soa(query.qname().len(), &mut room);
     begin(query).records_wire(Section::Answer, 1, soa).done()
 }

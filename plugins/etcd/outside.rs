@@ -2,8 +2,9 @@
 
 use futures_util::future::join_all;
 
-use super::answer::{Item, Made, ZoneData};
+use super::made::{Item, Made};
 use super::negative;
+use super::zone::ZoneData;
 use crate::kit::errors::ServeError;
 use crate::kit::lookup::Lookup;
 use crate::kit::query::{Query, flags};

@@ -13,23 +13,19 @@ use crate::kit::wire::Name;
 
 /// Octets of a value that we read; etcd's own limit of a whole request is 1.5 MiB, and no answer holds more than 65,535.
 pub(super) const VALUE_OCTETS_MAX: usize = 128 << 10;
-/// TTL of a record that neither says one nor hangs on a lease, in seconds.
-const TTL_DEFAULT: u32 = 300;
 /// The largest TTL there is (RFC 2181 §8).
 const TTL_MAX: u32 = i32::MAX as u32;
-/// Priority where none is said, or 0.
-const PRIORITY_DEFAULT: u16 = 10;
 
 /// A key's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     /// The revision that wrote it.
     pub(super) revision: i64,
-    /// In seconds, the lease's time already in it.
+    /// In seconds, the lease's time already in it; 0 if there is neither.
     pub(super) ttl: u32,
     /// For SRV.
     pub(super) port: u16,
-    /// For SRV and MX.
+    /// For SRV and MX; see [`NO_PRIORITY`].
     pub(super) priority: u16,
     /// As written; 0 stands for 100.
     pub(super) weight: u16,
@@ -49,6 +45,10 @@ pub(super) const MALFORMED: u8 = 1;
 pub(super) const MAIL: u8 = 2;
 /// Port -1: no SRV.
 pub(super) const NO_PORT: u8 = 4;
+/// It says no TTL: `ttl` is the lease's alone.
+pub(super) const NO_TTL: u8 = 8;
+/// It says no priority, or 0.
+pub(super) const NO_PRIORITY: u8 = 16;
 
 /// Where a service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,11 +125,11 @@ impl Record {
     }
 }
 
-/// The TTL of a record: the smaller of its own and its lease's where both exist.
+/// The TTL of a record: the smaller of its own and its lease's where both exist, 0 where neither does. A lease at its end is 1.
 fn ttl(own: u32, lease: Option<u32>) -> u32 {
+    let lease = lease.map(|lease| lease.max(1));
     let ttl = match (own, lease) {
-        (0, None) => TTL_DEFAULT,
-        (0, Some(lease)) => lease,
+        (0, lease) => lease.unwrap_or(0),
         (own, None) => own,
         (own, Some(lease)) => own.min(lease),
     };
@@ -159,6 +159,12 @@ impl Json {
         if self.port == -1 {
             marks |= NO_PORT;
         }
+        if self.ttl == 0 {
+            marks |= NO_TTL;
+        }
+        if self.priority == 0 {
+            marks |= NO_PRIORITY;
+        }
         let rare = (!self.text.is_empty() || !self.group.is_empty()).then(|| {
             Box::new(Rare {
                 text: self.text.into_bytes().into(),
@@ -170,10 +176,7 @@ impl Json {
             ttl: ttl(self.ttl, lease),
             // SkyDNS and CoreDNS take numbers modulo 2^16.
             port: self.port as u16,
-            priority: match self.priority {
-                0 => PRIORITY_DEFAULT,
-                priority => priority as u16,
-            },
+            priority: self.priority as u16,
             weight: self.weight.clamp(0, i64::from(u16::MAX)) as u16,
             targetstrip: self.targetstrip.clamp(0, 127) as u8,
             marks,
@@ -306,7 +309,8 @@ mod tests {
                 "ttl":60,"targetStrip":2,"group":"g","x-owner":{"a":[1]}}"#,
         );
         assert_eq!(record.host, Host::V4([192, 0, 2, 1]));
-        assert_eq!((record.port, record.priority, record.weight), (4464, 10, 7));
+        assert_eq!((record.port, record.priority, record.weight), (4464, 0, 7));
+        assert!(record.is(NO_PRIORITY) && !record.is(NO_TTL));
         assert_eq!((record.text(), record.group()), (&b"t"[..], "g"));
         assert!(record.is(MAIL) && !record.is(MALFORMED));
         assert_eq!(
@@ -347,8 +351,9 @@ mod tests {
 
     #[test]
     fn the_smaller_ttl_counts() {
-        assert_eq!(ttl(0, None), 300);
+        assert_eq!(ttl(0, None), 0);
         assert_eq!(ttl(0, Some(30)), 30);
+        assert_eq!(ttl(0, Some(0)), 1);
         assert_eq!(ttl(60, None), 60);
         assert_eq!(ttl(60, Some(30)), 30);
         assert_eq!(ttl(60, Some(90)), 60);

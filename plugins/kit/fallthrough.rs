@@ -20,7 +20,12 @@ pub struct Fallthrough {
 impl Fallthrough {
     /// Reads the option of a directive; the last one counts.
     pub fn read(checked: &Checked) -> Fallthrough {
-        match checked.option("fallthrough") {
+        Fallthrough::read_as("fallthrough", checked)
+    }
+
+    /// The same for an option of another name, whose arguments are any number of zones too.
+    pub fn read_as(option: &str, checked: &Checked) -> Fallthrough {
+        match checked.option(option) {
             None => Fallthrough::default(),
             Some(property) if property.values.is_empty() => Fallthrough {
                 zones: ZoneSet::everything(),
