@@ -186,6 +186,29 @@ fn an_answer_from_etcd_allocates_nothing() {
 }
 
 #[test]
+fn an_answer_like_skydns_allocates_nothing() {
+    let dnsfile = format!(
+        ". {{\n {AROUND} loadbalance\n etcd example.org {{\n endpoint http://192.0.2.9:2379\n answers skydns\n }}\n}}\n"
+    );
+    for question in [
+        "web.example.org. A",
+        "WEB.example.org. A +do",
+        "web.example.org. SRV",
+        "web.example.org. AAAA",
+        "text.example.org. TXT",
+        "1.2.0.192.in-addr.arpa. PTR",
+        "example.org. SOA",
+        "example.org. NS",
+        "ns.dns.example.org. A",
+        "nothing.example.org. A",
+        "version.bind. TXT +class=CH",
+        "org. A",
+    ] {
+        assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
+    }
+}
+
+#[test]
 fn an_answer_from_etcd_behind_a_cache_allocates_nothing() {
     let dnsfile = format!(
         "example.org {{\n {AROUND} loadbalance\n cache\n etcd example.org {{\n endpoint http://192.0.2.9:2379\n }}\n}}\n"

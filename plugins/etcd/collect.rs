@@ -46,7 +46,7 @@ impl<'k> Collected<'k> {
     }
 
     /// The key as a name; where it answers for another name, that name in the wildcard's place.
-    fn name(&self, path: &[u8]) -> Option<NameBuf> {
+    pub(super) fn name(&self, path: &[u8]) -> Option<NameBuf> {
         let Some((octets, instead)) = &self.source else {
             return name_of(path);
         };
@@ -99,6 +99,18 @@ impl<'k> Collector<'k> {
             }),
             None => self.synthesize(subtree, name),
         }
+    }
+
+    /// The record of a name's own key; a pattern has none, and a wildcard's counts.
+    pub(super) fn own(&self, name: &[u8]) -> Option<&'k Record> {
+        if self.is_pattern(name) {
+            return None;
+        }
+        if let Some(record) = path_of(name).and_then(|path| self.keys.get(&*path)) {
+            return Some(record);
+        }
+        let services = self.synthesize(Subtree::Off, name)?.services;
+        services.first().map(|service| service.record)
     }
 
     /// Whether a name exists: has a record, or something below it.

@@ -48,6 +48,8 @@ pub(super) enum Data {
     Mx(u16, Box<[u8]>),
     Srv(u16, u16, u16, Box<[u8]>),
     Txt(Box<[u8]>),
+    /// Of another server, without compressed names in it.
+    Raw(Rtype, Box<[u8]>),
 }
 
 impl Made1 {
@@ -62,6 +64,7 @@ impl Made1 {
                 (Rtype::SRV, Rdata::Srv(*priority, *weight, *port, target))
             }
             Data::Txt(text) => (Rtype::TXT, Rdata::Txt(text)),
+            Data::Raw(rtype, octets) => (*rtype, Rdata::Raw(octets)),
         }
     }
 }

@@ -18,6 +18,7 @@ mod gateway;
 mod made;
 mod outside;
 mod record;
+mod skydns;
 mod store;
 mod style;
 mod tls;
@@ -42,7 +43,7 @@ use crate::kit::handler::{Handler, Next, Served};
 use crate::kit::lookup::Lookup;
 use crate::kit::options::Checked;
 use crate::kit::plugin::{Plugin, Repeat};
-use crate::kit::query::Query;
+use crate::kit::query::{Query, flags};
 use crate::kit::response::{Answer, Response};
 use crate::kit::setup::ServerSetup;
 use crate::kit::wire::name::labels;
@@ -91,12 +92,20 @@ fn put_in(
         let serial = tree.serial(&ZoneData::path(zone));
         ZoneData::new(zone.clone(), serial, &config.style)
     });
+    if config.style.sky.is_some() {
+        server.accept_all_classes();
+    }
     let handler = Etcd {
         zone_data: zones.collect(),
         view: tree.view(&config.view()),
         zones: config.zones,
         fallthrough: config.fallthrough,
         fallthrough_nodata: config.fallthrough_nodata,
+        flags: match &config.style.sky {
+            None => flags::AA,
+            Some(sky) if sky.no_rec => flags::AA,
+            Some(_) => flags::AA | flags::RA,
+        },
         style: config.style,
         lookup: server.lookup(),
         follower,
@@ -112,6 +121,8 @@ struct Etcd {
     zone_data: Vec<ZoneData>,
     fallthrough: Fallthrough,
     fallthrough_nodata: Fallthrough,
+    // Of every answer from the zones.
+    flags: u16,
     style: Style,
     // Says in the tree whose answers are whose.
     view: u16,
@@ -121,9 +132,14 @@ struct Etcd {
 
 impl Handler for Etcd {
     fn serve<'c>(&'c self, query: Query, next: Next<'c>) -> Served<'c> {
-        if query.qclass() != Class::IN {
-            return next.serve(query);
-        }
+        let (query, next) = match &self.style.sky {
+            None if query.qclass() != Class::IN => return next.serve(query),
+            None => (query, next),
+            Some(sky) => match self.before_zones(sky, query, next) {
+                Ok(served) => return served,
+                Err(rest) => rest,
+            },
+        };
         let Some(zone) = self.zone_of(query.qname()) else {
             return next.serve(query);
         };
@@ -131,9 +147,14 @@ impl Handler for Etcd {
         if !tree.is_loaded() {
             return Served::Now(query.fail(self.not_ready()));
         }
-        if query.qtype() == Rtype::SOA {
-            return Served::Now(soa(query, zone));
-        }
+        let (query, next) = match &self.style.sky {
+            None if query.qtype() == Rtype::SOA => return Served::Now(soa(query, zone)),
+            None => (query, next),
+            Some(sky) => match self.reserved(sky, query, next, zone) {
+                Ok(served) => return served,
+                Err(rest) => rest,
+            },
+        };
         let of = Of {
             view: self.view,
             qtype: answered_type(query.qtype()).0,
@@ -148,7 +169,7 @@ impl Handler for Etcd {
                         drop(shard);
                         return self.no_data(query, next, zone);
                     }
-                    return Served::Now(finish(query, finished.counts, &finished.wire));
+                    return Served::Now(finish(query, self.flags, finished.counts, &finished.wire));
                 }
                 let version = entry.version;
                 drop(shard);
@@ -195,6 +216,9 @@ impl Etcd {
         of: Of,
         place: Place,
     ) -> Served<'c> {
+        if let Some(sky) = &self.style.sky {
+            return self.make_sky(sky, query, next, zone, None, place);
+        }
         let tree = self.follower.tree();
         let qtype = Rtype(of.qtype);
         let made = answer::make(&tree.keys(), zone, &self.style, query.qname(), qtype);
@@ -215,15 +239,23 @@ impl Etcd {
         }
         match counts {
             [0, 0, 0] => self.no_data(query, next, zone),
-            counts => Served::Now(finish(query, counts, &wire)),
+            counts => Served::Now(finish(query, self.flags, counts, &wire)),
         }
     }
 
     /// A name that exists without a record of the type.
     fn no_data<'c>(&'c self, query: Query, next: Next<'c>, zone: &'c ZoneData) -> Served<'c> {
-        match self.fallthrough_nodata.passes(query.qname()) {
+        let is_own_ns = self.style.sky.is_some()
+            && query.qtype() == Rtype::NS
+            && query.qname() == zone.zone.name.as_wire();
+        let passes = match is_own_ns {
+            true => self.fallthrough.passes(query.qname()),
+            false => self.fallthrough_nodata.passes(query.qname()),
+        };
+        match passes {
             true => next.serve(query),
-            false => Served::Now(negative(query, zone, Rcode::NOERROR)),
+            false if is_own_ns => Served::Now(self.own_ns(query, zone)),
+            false => Served::Now(negative(query, self.flags, zone, Rcode::NOERROR)),
         }
     }
 
@@ -233,9 +265,16 @@ impl Etcd {
             return next.serve(query);
         }
         // The zone itself exists even when it is empty.
+        let query = match &self.style.sky {
+            None => query,
+            Some(_) => match self.own_name(query, zone) {
+                Ok(response) => return Served::Now(response),
+                Err(query) => query,
+            },
+        };
         match query.qname() == zone.zone.name.as_wire() {
             true => self.no_data(query, next, zone),
-            false => Served::Now(negative(query, zone, Rcode::NXDOMAIN)),
+            false => Served::Now(negative(query, self.flags, zone, Rcode::NXDOMAIN)),
         }
     }
 
@@ -264,13 +303,13 @@ fn answered_type(qtype: Rtype) -> Rtype {
 }
 
 /// What every answer from the tree has: it is an authority's, and a cache may not keep it, since the tree changes by itself.
-fn begin(query: Query) -> Answer {
-    query.answer().authoritative().not_stored()
+fn begin(query: Query, flags: u16) -> Answer {
+    query.answer().flags(flags).not_stored()
 }
 
 /// The answer from a finished one: a copy.
-fn finish(query: Query, counts: [u16; 3], wire: &[u8]) -> Response {
-    begin(query)
+fn finish(query: Query, flags: u16, counts: [u16; 3], wire: &[u8]) -> Response {
+    begin(query, flags)
         .records_wire(Section::Answer, counts[0], wire)
         .records_wire(Section::Authority, counts[1], &[])
         .records_wire(Section::Additional, counts[2], &[])
@@ -278,10 +317,10 @@ fn finish(query: Query, counts: [u16; 3], wire: &[u8]) -> Response {
 }
 
 /// NXDOMAIN or NODATA, with the SOA that says for how long (RFC 2308 §3).
-fn negative(query: Query, zone: &ZoneData, rcode: Rcode) -> Response {
+fn negative(query: Query, flags: u16, zone: &ZoneData, rcode: Rcode) -> Response {
     let mut room = [0; SOA_OCTETS];
     let soa = zone.negative_soa(query.qname().len(), &mut room);
-    begin(query)
+    begin(query, flags)
         .rcode(rcode)
         .records_wire(Section::Authority, 1, soa)
         .done()
@@ -291,5 +330,7 @@ fn negative(query: Query, zone: &ZoneData, rcode: Rcode) -> Response {
 fn soa(query: Query, zone: &ZoneData) -> Response {
     let mut room = [0; SOA_OCTETS];
     let soa = zone.negative_soa(query.qname().len(), &mut room);
-    begin(query).records_wire(Section::Answer, 1, soa).done()
+    begin(query, flags::AA)
+        .records_wire(Section::Answer, 1, soa)
+        .done()
 }

@@ -65,7 +65,7 @@ pub(super) async fn complete(
     let response = answer.done();
     // All targets of an MX or SRV were outside and none was found: there is still the answer itself.
     match response.count(Section::Answer) {
-        0 => negative(response.into_query(), zone, Rcode::NOERROR),
+        0 => negative(response.into_query(), flags::AA, zone, Rcode::NOERROR),
         _ => response,
     }
 }

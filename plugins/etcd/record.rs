@@ -51,7 +51,7 @@ pub(super) const NO_TTL: u8 = 8;
 pub(super) const NO_PRIORITY: u8 = 16;
 
 /// Where a service is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Host {
     /// Not said.
     None,

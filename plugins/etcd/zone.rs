@@ -18,7 +18,6 @@ pub(super) struct ZoneData {
     /// Where its name servers are.
     pub(super) ns: Name,
     /// SkyDNS's name for this server.
-    #[expect(dead_code, reason = "for the answers that come next")]
     pub(super) local: Name,
     serial: Arc<AtomicI64>,
     serial_is_time: bool,
