@@ -7,7 +7,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot-dnsutils openssl curl iproute2
 
-.PHONY: run build test quick check deny image image-test bench test-packages
+.PHONY: run build test quick check deny image image-test bench chaos test-packages
 
 run: build
 	@echo
@@ -57,3 +57,7 @@ image-test:
 
 bench: build
 	$(CARGO) run --release -p skein-bench -- --write docs
+
+# What etcd may do to us, at a steady load, and how long things take: a table.
+chaos: build test-packages
+	SKEINDNS_BINARY=$(abspath $(TARGET))/release/skeindns $(CARGO) test --test chaos -- --ignored --nocapture in_full
