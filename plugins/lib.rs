@@ -8,6 +8,7 @@
 
 pub mod kit;
 
+mod acl;
 mod bind;
 mod bufsize;
 mod cache;
@@ -43,6 +44,7 @@ pub static PLUGINS: &[&Plugin] = &[
     &errors::PLUGIN,      // inside metrics, so that a failure is counted before it is reported
     &log::PLUGIN,         // sees the answer as the client will, cached or not
     &loadbalance::PLUGIN, // before cache: every answer gets an order of its own, kept or not
+    &acl::PLUGIN,         // before cache: an answer that is kept is not for everyone
     &cache::PLUGIN,       // before anything that fetches; after anything that judges the client
     #[cfg(feature = "etcd")]
     &etcd::PLUGIN, // data of our own before what others are asked for

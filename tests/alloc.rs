@@ -158,6 +158,20 @@ fn a_cache_hit_allocates_nothing() {
 }
 
 #[test]
+fn a_judged_query_allocates_nothing() {
+    let dnsfile = format!(
+        ". {{\n {AROUND} acl {{\n block net 127.0.0.1 type MX\n filter type TXT\n allow net 127.0.0.0/8\n }}\n whoami\n}}\n"
+    );
+    for question in [
+        "example.org. A",
+        "example.org. MX +do",
+        "example.org. TXT +do",
+    ] {
+        assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
+    }
+}
+
+#[test]
 fn a_shuffled_cache_hit_allocates_nothing() {
     let dnsfile = format!(". {{\n {AROUND} loadbalance\n cache 3600\n forward . scripted\n}}\n");
     assert_eq!(

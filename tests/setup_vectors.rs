@@ -303,6 +303,28 @@ fn etcd() {
 }
 
 #[test]
+fn acl() {
+    expect(
+        &[
+            "acl",
+            "acl {\nblock type A\n}",
+            "acl {\nblock type A net 192.0.2.0/24 2001:db8::1\n}",
+            "acl a.example.org {\nALLOW NET 192.0.2.1\nFilter type aaaa\ndrop\n}",
+            "acl {\nblock net * type *\n}\nacl {\nallow\n}",
+        ],
+        &[
+            "acl {\nblock A net 192.0.2.1\n}",
+            "acl {\nblock type net 192.0.2.1\n}",
+            "acl {\nblock net\n}",
+            "acl {\nblock type ABC net 192.0.2.1\n}",
+            "acl {\nblock net 192.168.0/16\n}",
+            "acl {\nblock net 192.0.2.0/33\n}",
+            "acl {\nblok type A\n}",
+        ],
+    );
+}
+
+#[test]
 fn plugins_without_options() {
     expect(
         &["whoami", "debug", "loop", "nsid", "nsid a b \"c d\""],
