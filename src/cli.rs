@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Plugins,
     /// Put, show, delete, watch, export and import records in etcd or the embedded store.
     Service(Box<commands::Service>),
+    /// Ask a server for what etcd says it should answer, and compare.
+    Verify(Box<commands::Verify>),
     /// Print the version.
     Version,
 }
@@ -97,7 +99,16 @@ pub(crate) enum Command {
 impl Cli {
     /// Reads the command line of this process; ends it with help or a message where there is nothing to do.
     pub(crate) fn read() -> Cli {
-        Cli::parse_from(std::env::args_os().map(respell))
+        let arguments: Vec<OsString> = std::env::args_os().map(respell).collect();
+        let checking = arguments.iter().skip(1).any(|word| word == "verify");
+        Cli::try_parse_from(arguments).unwrap_or_else(|error| {
+            error.print().ok();
+            // 2 is `verify`'s word for a server that cannot be reached; sysexits.h has 64 for usage.
+            std::process::exit(match error.exit_code() {
+                2 if checking => 64,
+                code => code,
+            })
+        })
     }
 }
 

@@ -74,8 +74,12 @@ pub fn run(table: &'static [&'static Plugin]) -> ExitCode {
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok();
-    if let Some(Command::Service(service)) = cli.command {
-        return commands::service(*service);
+    match cli.command {
+        Some(Command::Service(service)) => return commands::service(*service),
+        Some(Command::Verify(verify)) => {
+            return commands::verify(&verify, cli.conf.as_deref(), cli.port);
+        }
+        _ => {}
     }
     let source = match Source::find(cli.conf.as_deref()) {
         Ok(source) => source,

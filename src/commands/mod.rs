@@ -1,12 +1,16 @@
 //! What the binary does beside serving. These may know plugins by name; the engine beside them may not.
 
 mod check;
+mod cluster;
+mod etcd_lines;
 mod plugins;
 mod service;
+mod verify;
 
 pub(crate) use check::check;
 pub(crate) use plugins::{names, plugins};
 pub(crate) use service::{Service, service};
+pub(crate) use verify::{Verify, verify};
 
 /// Two lines, as CoreDNS prints them: name and version, then system, compiler and commit.
 pub(crate) fn version() -> String {
