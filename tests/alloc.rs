@@ -200,6 +200,16 @@ fn an_answer_from_etcd_allocates_nothing() {
 }
 
 #[test]
+fn an_automatic_reverse_name_allocates_nothing() {
+    let dnsfile = format!(
+        ". {{\n {AROUND} etcd example.org 192.0.2.0/24 {{\n endpoint http://192.0.2.9:2379\n auto-ptr\n }}\n}}\n"
+    );
+    for question in ["2.2.0.192.in-addr.arpa. PTR", "web.example.org. A"] {
+        assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
+    }
+}
+
+#[test]
 fn an_answer_like_skydns_allocates_nothing() {
     let dnsfile = format!(
         ". {{\n {AROUND} loadbalance\n etcd example.org {{\n endpoint http://192.0.2.9:2379\n answers skydns\n }}\n}}\n"

@@ -5,11 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::addresses::{NAMES_MAX, is_above_reverse};
 use super::collect::{Collected, Collector, Service};
 use super::made::{Data, Item, Made, out_record, remove_doubles};
 use super::record::{Host, MAIL, NO_PORT, Record};
-use super::style::{Style, Subtree};
-use super::tree::Keys;
+use super::style::Subtree;
 use super::zone::ZoneData;
 use crate::kit::wire::Rtype;
 use crate::kit::wire::name::is_within;
@@ -21,21 +21,11 @@ const LOOKUPS_MAX: usize = 64;
 /// Names outside the zone that one answer asks for.
 const OUTSIDE_MAX: usize = 16;
 
-/// Answers a question from the keys; `None`: the name does not exist.
-pub(super) fn make(
-    keys: &Keys,
-    zone: &ZoneData,
-    style: &Style,
-    qname: &[u8],
-    qtype: Rtype,
-) -> Option<Made> {
+/// Answers a question with what is collected; `None`: the name does not exist.
+pub(super) fn make(collector: Collector<'_>, qname: &[u8], qtype: Rtype) -> Option<Made> {
+    let zone = collector.zone;
     let mut maker = Maker {
-        collector: Collector {
-            keys,
-            zone,
-            style,
-            lookups: 0,
-        },
+        collector,
         zone,
         outside: 0,
         made: Made::default(),
@@ -295,6 +285,10 @@ impl<'k> Maker<'k> {
     /// CNAME or PTR: the name's own record and those one level below it, host names only. There is one CNAME at most.
     fn one_name(&mut self, qname: &[u8], rtype: Rtype) -> Option<()> {
         self.collector.exists(qname)?;
+        // One level below a part of an address are not its own names but other addresses.
+        if rtype == Rtype::PTR && is_above_reverse(qname) {
+            return Some(());
+        }
         let own = self.collect_as(Subtree::Off, qname, rtype);
         let children = self.collect_as(Subtree::Children, qname, rtype);
         self.collector.lookups = 1;
@@ -309,6 +303,15 @@ impl<'k> Maker<'k> {
                     break;
                 }
             }
+        }
+        if rtype == Rtype::PTR && self.made.answer.is_empty() {
+            let style = self.collector.style;
+            let names = self.collector.automatic(qname).take(NAMES_MAX);
+            let names = names.map(|(name, record)| {
+                let data = Data::Name(Rtype::PTR, name.as_wire().into());
+                out_record(qname, style.ttl(record), data)
+            });
+            self.made.answer = names.collect();
         }
         Some(())
     }

@@ -2,12 +2,14 @@
 
 use std::ops::Bound;
 
+use super::addresses::Addresses;
 use super::record::{Host, Record};
 use super::style::{Style, Subtree};
 use super::tree::{Keys, below, is_wildcard, name_of, path_of};
 use super::zone::ZoneData;
-use crate::kit::wire::Rtype;
 use crate::kit::wire::name::{NameBuf, is_within, labels, suffixes};
+use crate::kit::wire::{Name, Rtype};
+use crate::kit::zones::ZoneSet;
 
 /// Keys that one answer looks at: a message of 65,535 octets holds 4,095 addresses.
 const KEYS_MAX: usize = 4096;
@@ -63,6 +65,9 @@ impl<'k> Collected<'k> {
 /// Collects records, and counts how often.
 pub(super) struct Collector<'k> {
     pub(super) keys: &'k Keys,
+    /// For reverse names that have no key.
+    pub(super) addresses: Option<&'k Addresses>,
+    pub(super) zones: &'k ZoneSet,
     pub(super) zone: &'k ZoneData,
     pub(super) style: &'k Style,
     /// Names looked up so far.
@@ -117,8 +122,32 @@ impl<'k> Collector<'k> {
     pub(super) fn exists(&mut self, name: &[u8]) -> Option<()> {
         match path_of(name) {
             Some(path) if !self.is_pattern(name) && self.has(&path) => Some(()),
+            _ if self.automatic(name).next().is_some() => Some(()),
             _ => self.collect(name).map(|_| ()),
         }
+    }
+
+    /// The names of the address that a reverse name is, or of the addresses below it, with their records: those in our zones, but for
+    /// what is reserved in them.
+    pub(super) fn automatic(&self, name: &[u8]) -> impl Iterator<Item = (Name, &'k Record)> {
+        let addresses = self.addresses.filter(|_| self.style.auto_ptr);
+        let paths = addresses.map(|addresses| addresses.below(name));
+        let found = paths.into_iter().flatten().take(KEYS_MAX);
+        found.filter_map(|path| {
+            let (path, record) = self.keys.get_key_value(path)?;
+            let name = name_of(path)?;
+            let name = stripped(name.as_wire(), usize::from(record.targetstrip));
+            let lower = name.to_ascii_lowercase();
+            let zone = self.zones.cover(&lower)?;
+            let labels_in_zone = labels(zone.name.as_wire()).count();
+            let mut inner = labels(&lower).collect::<Vec<_>>().into_iter().rev();
+            let is_reserved = inner.nth(labels_in_zone) == Some(b"dns");
+            let is_wildcard = labels(&lower).any(|label| label == b"*");
+            if is_reserved || is_wildcard {
+                return None;
+            }
+            Some((Name::from_wire(name).ok()?, record))
+        })
     }
 
     fn is_pattern(&self, name: &[u8]) -> bool {

@@ -6,6 +6,7 @@
 //! ```
 //! Nothing here waits for the network to answer, except for a name outside the zone that an alias leads to.
 
+mod addresses;
 mod answer;
 mod api;
 mod client;
@@ -30,8 +31,10 @@ use std::sync::Arc;
 pub use api::*;
 pub use client::*;
 
+use collect::Collector;
 use follow::Follower;
 use made::Made;
+use skydns::is_reverse;
 use style::Style;
 use tree::{Finished, Of, is_wildcard};
 use zone::{SOA_OCTETS, ZoneData};
@@ -88,8 +91,16 @@ fn put_in(
 ) -> Result<(), SetupError> {
     let follower = follow::of(&config, span, server)?;
     let tree = follower.tree();
+    if config.style.auto_ptr {
+        tree.index_addresses();
+    }
     let zones = config.zones.iter().map(|zone| {
-        let serial = tree.serial(&ZoneData::path(zone));
+        // What is made from the addresses of all names changes with all of them.
+        let is_made = config.style.auto_ptr && is_reverse(zone.name.as_wire());
+        let serial = match is_made {
+            true => tree.serial(b""),
+            false => tree.serial(&ZoneData::path(zone)),
+        };
         ZoneData::new(zone.clone(), serial, &config.style)
     });
     if config.style.sky.is_some() {
@@ -177,8 +188,11 @@ impl Handler for Etcd {
             }
             None => {
                 drop(shard);
-                // What has no entry may still be answered for: patterns, wildcards, and names that are words of patterns.
-                if self.style.record_wildcards || labels(query.qname()).any(is_wildcard) {
+                // What has no entry may still be answered for: patterns and names that are their words, wildcards, names above addresses.
+                if self.style.record_wildcards
+                    || self.style.auto_ptr
+                    || labels(query.qname()).any(is_wildcard)
+                {
                     return self.make(query, next, zone, of, None);
                 }
                 self.missing(query, next, zone)
@@ -207,6 +221,21 @@ impl Etcd {
         }
     }
 
+    /// What `make` makes of one state of the tree.
+    fn collected<T>(&self, zone: &ZoneData, make: impl FnOnce(Collector<'_>) -> T) -> T {
+        let tree = self.follower.tree();
+        let addresses = self.style.auto_ptr.then(|| tree.addresses());
+        let keys = tree.keys();
+        make(Collector {
+            keys: &keys,
+            addresses: addresses.as_ref().and_then(|addresses| addresses.as_ref()),
+            zones: &self.zones,
+            zone,
+            style: &self.style,
+            lookups: 0,
+        })
+    }
+
     /// An answer that was not there: makes it, gives it and leaves it for the next one.
     fn make<'c>(
         &'c self,
@@ -221,7 +250,9 @@ impl Etcd {
         }
         let tree = self.follower.tree();
         let qtype = Rtype(of.qtype);
-        let made = answer::make(&tree.keys(), zone, &self.style, query.qname(), qtype);
+        let made = self.collected(zone, |collector| {
+            answer::make(collector, query.qname(), qtype)
+        });
         let Some(made) = made else {
             return self.missing(query, next, zone);
         };
@@ -261,6 +292,13 @@ impl Etcd {
 
     /// A name that does not exist.
     fn missing<'c>(&'c self, query: Query, next: Next<'c>, zone: &'c ZoneData) -> Served<'c> {
+        let has_address = |collector: Collector<'_>| {
+            let mut names = collector.automatic(query.qname());
+            names.next().is_some()
+        };
+        if self.style.auto_ptr && self.collected(zone, has_address) {
+            return self.no_data(query, next, zone);
+        }
         if self.fallthrough.passes(query.qname()) {
             return next.serve(query);
         }

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashTable;
 
+use super::addresses::{Address, Addresses};
 use super::record::{MALFORMED, Record};
 use crate::kit::wire::name::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX, NameBuf};
 
@@ -51,6 +52,9 @@ pub(super) struct Tree {
     // The newest revision of each zone that asked for it, by path.
     serials: RwLock<HashMap<Box<[u8]>, Arc<AtomicI64>>>,
     views: Mutex<Vec<Box<str>>>,
+    // None until somebody answers reverse names from addresses. Locked before the keys, or without them.
+    addresses: RwLock<Option<Addresses>>,
+    has_addresses: AtomicBool,
     records: AtomicUsize,
     malformed: AtomicUsize,
 }
@@ -108,6 +112,8 @@ impl Tree {
             loaded: AtomicBool::new(false),
             serials: RwLock::default(),
             views: Mutex::default(),
+            addresses: RwLock::default(),
+            has_addresses: AtomicBool::new(false),
             records: AtomicUsize::new(0),
             malformed: AtomicUsize::new(0),
         }
@@ -199,6 +205,40 @@ impl Tree {
         serial
     }
 
+    /// Which keys have which addresses, as long as it is held; [`Tree::keys`] may be taken while it is, not before. None unless
+    /// [`Tree::index_addresses`] was called.
+    pub(super) fn addresses(&self) -> RwLockReadGuard<'_, Option<Addresses>> {
+        self.addresses
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on keys are found by their addresses too.
+    pub(super) fn index_addresses(&self) {
+        let mut addresses = self
+            .addresses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if addresses.is_some() {
+            return;
+        }
+        // Before the keys are read: whoever changes one after that sees it.
+        self.has_addresses.store(true, Ordering::Release);
+        let mut index = Addresses::default();
+        let mut names = Vec::new();
+        for (path, record) in self.keys().iter() {
+            if let Some(address) = Address::of(&record.host)
+                && index.insert(address, path)
+            {
+                names.push(address);
+            }
+        }
+        *addresses = Some(index);
+        for address in names {
+            self.touch_reverse(address, 1);
+        }
+    }
+
     /// Leaves a finished answer at its name, unless the name has changed since `version`.
     pub(super) fn keep(&self, hash: u64, name: &[u8], version: u32, mut answer: Box<Finished>) {
         let octets = answer.octets();
@@ -234,14 +274,23 @@ impl Tree {
     pub(super) fn apply(&self, changes: Vec<Change>) {
         // What became of the number of keys at each path: +1, 0 or -1.
         let mut effects: Vec<(Box<[u8]>, i8, i64)> = Vec::with_capacity(changes.len());
+        let mut moves: Vec<(Box<[u8]>, Option<Address>, Option<Address>)> = Vec::new();
         {
             let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+            let has_addresses = self.has_addresses.load(Ordering::Acquire);
+            let address = |record: Option<&Record>| record.and_then(|it| Address::of(&it.host));
             for Change {
                 path,
                 record,
                 revision,
             } in changes
             {
+                if has_addresses {
+                    let (old, new) = (address(keys.get(&path)), address(record.as_ref()));
+                    if old.is_some() || new.is_some() {
+                        moves.push((path.clone(), old, new));
+                    }
+                }
                 let (effect, path) = match record {
                     Some(record) => {
                         let kept = path.clone();
@@ -266,6 +315,7 @@ impl Tree {
             }
             self.changes.fetch_add(1, Ordering::Release);
         }
+        self.move_addresses(moves);
         for (path, effect, revision) in effects {
             self.touch(&path, effect);
             self.advance_serials(&path, revision);
@@ -288,21 +338,56 @@ impl Tree {
     fn touch(&self, path: &[u8], effect: i8) {
         let mut names = Names::of(path);
         while let Some(name) = names.next() {
-            let hash = self.hash(name);
-            let mut shard = self.shard(hash);
-            if effect > 0 {
-                let entry = shard.make(hash, name, &self.hasher);
-                entry.keys = entry.keys.saturating_add(1);
-                self.forget(entry);
-            } else if let Some(entry) = shard.find_mut(hash, name) {
-                self.forget(entry);
-                if effect < 0 {
-                    entry.keys = entry.keys.saturating_sub(1);
-                    if entry.keys == 0 {
-                        shard.remove(hash, name, &self.hasher);
-                    }
+            self.touch_name(name, effect);
+        }
+    }
+
+    fn touch_name(&self, name: &[u8], effect: i8) {
+        let hash = self.hash(name);
+        let mut shard = self.shard(hash);
+        if effect > 0 {
+            let entry = shard.make(hash, name, &self.hasher);
+            entry.keys = entry.keys.saturating_add(1);
+            self.forget(entry);
+        } else if let Some(entry) = shard.find_mut(hash, name) {
+            self.forget(entry);
+            if effect < 0 {
+                entry.keys = entry.keys.saturating_sub(1);
+                if entry.keys == 0 {
+                    shard.remove(hash, name, &self.hasher);
                 }
             }
+        }
+    }
+
+    /// Keys' addresses before and after a change.
+    fn move_addresses(&self, moves: Vec<(Box<[u8]>, Option<Address>, Option<Address>)>) {
+        if moves.is_empty() {
+            return;
+        }
+        let mut addresses = self
+            .addresses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = addresses.as_mut() else {
+            return;
+        };
+        for (path, old, new) in moves {
+            if let Some(old) = old {
+                let is_gone = new != Some(old) && index.remove(old, &path);
+                self.touch_reverse(old, if is_gone { -1 } else { 0 });
+            }
+            if let Some(new) = new.filter(|new| old != Some(*new)) {
+                let is_new = index.insert(new, &path);
+                self.touch_reverse(new, i8::from(is_new));
+            }
+        }
+    }
+
+    /// Takes away the answers of an address's reverse name, and counts a key that came or went. Names above it have no entry for this.
+    fn touch_reverse(&self, address: Address, effect: i8) {
+        if let Some(name) = address.reverse() {
+            self.touch_name(name.as_wire(), effect);
         }
     }
 

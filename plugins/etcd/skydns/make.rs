@@ -4,16 +4,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::addresses::{NAMES_MAX, is_above_reverse};
 use super::super::collect::{Collected, Collector, Service};
 use super::super::made::{Data, Made1};
 use super::super::record::{Host, MAIL, NO_PORT, Record};
 use super::super::style::{Sky, Style, Subtree};
-use super::super::tree::Keys;
-use super::super::zone::ZoneData;
 use super::is_reverse;
 use crate::kit::wire::Rtype;
 use crate::kit::wire::name::{is_within, labels};
-use crate::kit::zones::ZoneSet;
 
 /// CNAMEs in a row.
 const CHAIN_MAX: usize = 8;
@@ -72,17 +70,6 @@ impl Parts {
     }
 }
 
-/// What an answer is made from.
-#[derive(Clone, Copy)]
-pub(in super::super) struct From<'k> {
-    pub(in super::super) keys: &'k Keys,
-    pub(in super::super) zones: &'k ZoneSet,
-    /// The zone of the name; of a name outside the zones, any.
-    pub(in super::super) zone: &'k ZoneData,
-    pub(in super::super) style: &'k Style,
-    pub(in super::super) sky: &'k Sky,
-}
-
 /// A question. Names are in lower case.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Asked<'q> {
@@ -94,19 +81,20 @@ pub(in super::super) struct Asked<'q> {
 }
 
 /// Answers a question; `None`: the name does not exist.
-pub(in super::super) fn make(from: From<'_>, asked: Asked<'_>) -> Option<Parts> {
+pub(in super::super) fn make(
+    collector: Collector<'_>,
+    sky: &Sky,
+    asked: Asked<'_>,
+) -> Option<Parts> {
+    let (zones, zone) = (collector.zones, collector.zone);
     let mut maker = Maker {
-        collector: Collector {
-            keys: from.keys,
-            zone: from.zone,
-            style: from.style,
-            lookups: 0,
-        },
-        from,
+        style: collector.style,
+        collector,
+        sky,
         outside: 0,
         parts: Parts::default(),
     };
-    if asked.name != asked.owner && from.zones.cover(asked.name).is_none() {
+    if asked.name != asked.owner && zones.cover(asked.name).is_none() {
         maker.local_elsewhere(asked);
         return Some(maker.parts);
     }
@@ -118,7 +106,7 @@ pub(in super::super) fn make(from: From<'_>, asked: Asked<'_>) -> Option<Parts> 
         Rtype::TXT => maker.txt(asked)?,
         Rtype::CNAME => maker.cname(asked)?,
         Rtype::PTR if is_reverse(asked.name) => maker.ptr(asked)?,
-        Rtype::NS if asked.name == from.zone.zone.name.as_wire() => maker.ns(asked),
+        Rtype::NS if asked.name == zone.zone.name.as_wire() => maker.ns(asked),
         _ => maker.collector.exists(asked.name)?,
     }
     maker.parts.alone = maker.collector.lookups <= 1;
@@ -149,7 +137,8 @@ impl Families {
 
 struct Maker<'k> {
     collector: Collector<'k>,
-    from: From<'k>,
+    style: &'k Style,
+    sky: &'k Sky,
     outside: usize,
     parts: Parts,
 }
@@ -170,7 +159,7 @@ impl<'k> Maker<'k> {
     fn record(&self, owner: &[u8], record: &Record, data: Data) -> Made1 {
         Made1 {
             owner: owner.into(),
-            ttl: self.from.style.ttl(record),
+            ttl: self.style.ttl(record),
             data,
         }
     }
@@ -196,7 +185,7 @@ impl<'k> Maker<'k> {
         };
         let alias = Made1 {
             owner: asked.owner.into(),
-            ttl: self.from.style.ttl,
+            ttl: self.style.ttl,
             data: Data::Name(Rtype::CNAME, asked.name.into()),
         };
         self.parts.answer = match asked.qtype {
@@ -261,7 +250,7 @@ impl<'k> Maker<'k> {
         chain.pop();
         match found {
             Some(found) => found,
-            None if self.from.zones.cover(&target_name).is_some() => Vec::new(),
+            None if self.collector.zones.cover(&target_name).is_some() => Vec::new(),
             None => self.ask(target, families),
         }
     }
@@ -269,7 +258,7 @@ impl<'k> Maker<'k> {
     /// The question for a name that is not in the tree.
     fn ask(&mut self, target: &[u8], families: Families) -> Vec<Part> {
         let mut asked = Vec::new();
-        if labels(target).count() < self.from.sky.ndots {
+        if labels(target).count() < self.sky.ndots {
             return asked;
         }
         for (at, qtype) in families.types().iter().enumerate() {
@@ -289,7 +278,7 @@ impl<'k> Maker<'k> {
     //--- Services -------------------------------------------------------------------------------------
 
     fn srv(&mut self, asked: Asked<'_>) -> Option<()> {
-        let style = self.from.style;
+        let style = self.style;
         let collected = self.collect(asked.name, Rtype::SRV)?;
         let weight = |record: &Record| match record.weight {
             0 => 100,
@@ -330,7 +319,7 @@ impl<'k> Maker<'k> {
             let Some(target) = collected.target(*service) else {
                 continue;
             };
-            let data = Data::Mx(self.from.style.priority(record), target.clone());
+            let data = Data::Mx(self.style.priority(record), target.clone());
             self.answer(asked.owner, record, data);
             self.address_of(&target, record, &mut shown);
         }
@@ -354,7 +343,7 @@ impl<'k> Maker<'k> {
                 if !shown.insert(name.clone()) || self.collector.lookups >= LOOKUPS_MAX {
                     return;
                 }
-                match self.from.zones.cover(&name) {
+                match self.collector.zones.cover(&name) {
                     Some(_) => {
                         let chain = &mut vec![name.clone()];
                         let found = self.chase(target, &name, Families::Both, chain);
@@ -394,13 +383,25 @@ impl<'k> Maker<'k> {
 
     /// The names at the reversed address and one level below it.
     fn ptr(&mut self, asked: Asked<'_>) -> Option<()> {
-        let found = self.collector.collect_as(Subtree::Children, asked.name)?;
+        self.collector.exists(asked.name)?;
+        if is_above_reverse(asked.name) {
+            return Some(());
+        }
+        let found = self.collector.collect_as(Subtree::Children, asked.name);
+        self.collector.lookups = 1;
         let mut shown = HashSet::new();
-        for Service { record, .. } in found.services {
+        for Service { record, .. } in found.into_iter().flat_map(|found| found.services) {
             if let Host::Name(target) = &record.host
                 && shown.insert(target.to_ascii_lowercase())
             {
                 let data = Data::Name(Rtype::PTR, target.clone());
+                self.answer(asked.owner, record, data);
+            }
+        }
+        if self.parts.answer.is_empty() {
+            let names = self.collector.automatic(asked.name).take(NAMES_MAX);
+            for (name, record) in names.collect::<Vec<_>>() {
+                let data = Data::Name(Rtype::PTR, name.as_wire().into());
                 self.answer(asked.owner, record, data);
             }
         }
@@ -409,7 +410,7 @@ impl<'k> Maker<'k> {
 
     /// The zone's name servers with their addresses. A record without one is left out: RFC 1034 §4.2.1 wants the glue.
     fn ns(&mut self, asked: Asked<'_>) {
-        let ns = self.from.zone.ns.as_wire();
+        let ns = self.collector.zone.ns.as_wire();
         let Some(found) = self.collector.collect_as(Subtree::On, ns) else {
             return;
         };

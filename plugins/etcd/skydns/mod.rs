@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use futures_util::future::join_all;
 
 use super::style::Sky;
-use super::tree::{Finished, Keys, Of};
+use super::tree::{Finished, Of};
 use super::zone::{SOA_OCTETS, ZoneData};
 use super::{Etcd, Place, answered_type, finish as finished, negative};
 use crate::kit::errors::ServeError;
@@ -26,10 +26,10 @@ use crate::kit::wire::name::{is_within, labels};
 use crate::kit::wire::writer::Rdata;
 use crate::kit::wire::{Class, Name, Rcode, Rtype, Section};
 use finish::{Reply, read, settle};
-use make::{Asked, From, Parts, make};
+use make::{Asked, Parts, make};
 
 /// Whether reverse look-ups are below which a name is.
-fn is_reverse(name: &[u8]) -> bool {
+pub(super) fn is_reverse(name: &[u8]) -> bool {
     is_within(name, b"\x07in-addr\x04arpa\0") || is_within(name, b"\x03ip6\x04arpa\0")
 }
 
@@ -119,7 +119,7 @@ impl Etcd {
             name: query.qname(),
             qtype: Rtype::PTR,
         };
-        let parts = make(self.from(sky, zone, &tree.keys()), asked);
+        let parts = self.collected(zone, |collector| make(collector, sky, asked));
         let Some(parts) = parts.filter(|parts| !parts.answer.is_empty()) else {
             return self.pass_on(sky, query, next);
         };
@@ -148,16 +148,6 @@ impl Etcd {
 
     //--- In the zones --------------------------------------------------------------------------------
 
-    fn from<'k>(&'k self, sky: &'k Sky, zone: &'k ZoneData, keys: &'k Keys) -> From<'k> {
-        From {
-            keys,
-            zones: &self.zones,
-            zone,
-            style: &self.style,
-            sky,
-        }
-    }
-
     /// An answer that was not there: makes it (from what is at another name `instead`), gives it and leaves it for the next one.
     pub(super) fn make_sky<'c>(
         &'c self,
@@ -175,7 +165,7 @@ impl Etcd {
             name: instead.map_or(query.qname(), Name::as_wire),
             qtype,
         };
-        let parts = make(self.from(sky, zone, &tree.keys()), asked);
+        let parts = self.collected(zone, |collector| make(collector, sky, asked));
         let Some(parts) = parts else {
             return self.missing(query, next, zone);
         };
