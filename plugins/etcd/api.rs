@@ -162,6 +162,13 @@ pub enum Event {
         /// The revision that did it.
         revision: i64,
     },
+    /// A directory of the v2 API was deleted with everything below it, or its time ended.
+    DeleteTree {
+        /// The directory, without a slash behind it.
+        key: Vec<u8>,
+        /// The revision that did it.
+        revision: i64,
+    },
 }
 
 impl Event {
@@ -169,7 +176,7 @@ impl Event {
     pub fn revision(&self) -> i64 {
         match self {
             Event::Put(kv) => kv.mod_revision,
-            Event::Delete { revision, .. } => *revision,
+            Event::Delete { revision, .. } | Event::DeleteTree { revision, .. } => *revision,
         }
     }
 }
@@ -212,6 +219,10 @@ pub trait Backend: Send + Sync {
     fn which(&self) -> String;
     /// All there are, for logs.
     fn endpoints(&self) -> Vec<String>;
+    /// The time between two complete lists while all is well: etcd before 3.4.31 and 3.5.13 may lose events after a compaction.
+    fn relist_every(&self) -> Duration {
+        Duration::from_secs(600)
+    }
 }
 
 /// Why a call failed. Every variant names the endpoint, so that a log line does.
@@ -250,6 +261,11 @@ pub enum Error {
     },
     /// The lease does not exist.
     NoSuchLease,
+    /// The key does not exist (v2 API).
+    NoSuchKey {
+        /// Where the store stood.
+        index: u64,
+    },
     /// It exists already, or a condition was not met.
     Conflict {
         /// In the server's words.
@@ -271,6 +287,11 @@ pub enum Error {
     },
     /// Neither /v3 nor anything like it is there.
     NoGateway {
+        /// Which endpoint.
+        endpoint: String,
+    },
+    /// The v2 API is not there.
+    NoV2 {
         /// Which endpoint.
         endpoint: String,
     },
@@ -313,6 +334,7 @@ impl Error {
                 | Error::Unavailable { .. }
                 | Error::Future { .. }
                 | Error::NoGateway { .. }
+                | Error::NoV2 { .. }
                 | Error::Malformed { .. }
         )
     }
@@ -345,6 +367,7 @@ impl fmt::Display for Error {
                 write!(f, "{endpoint}: has not reached the revision yet")
             }
             Error::NoSuchLease => f.write_str("requested lease not found"),
+            Error::NoSuchKey { .. } => f.write_str("key not found"),
             Error::Conflict { what } => f.write_str(what),
             Error::Unauthenticated { endpoint, what } => {
                 write!(f, "{endpoint}: not authenticated: {what}")
@@ -356,6 +379,10 @@ impl fmt::Display for Error {
             Error::NoGateway { endpoint } => write!(
                 f,
                 "{endpoint}: no v3 JSON API there (a gateway switched off, a grpc-proxy, or no etcd)"
+            ),
+            Error::NoV2 { endpoint } => write!(
+                f,
+                "{endpoint}: no v2 keys API there (etcd 3.4 and 3.5 need --enable-v2, 3.6 has none)"
             ),
             Error::TooLarge { endpoint, limit } => {
                 write!(f, "{endpoint}: a message of more than {limit} octets")

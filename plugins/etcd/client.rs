@@ -4,13 +4,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use data_encoding::BASE64;
 use futures_util::future::{BoxFuture, join_all};
-use rand::seq::SliceRandom;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -23,10 +21,8 @@ use super::api::{
 use super::gateway::{
     Bytes, ErrorJson, HeaderJson, Number, RangeJson, StreamError, WatchLine, read,
 };
-use super::tls;
+use super::members::{Failure, Members, no_answer, reason, unsent};
 
-/// To connect, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For an ordinary call from the first octet to the last. etcd itself gives up after 7 s without a quorum.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a page of a list: a large prefix takes etcd seconds.
@@ -106,10 +102,7 @@ pub struct Client {
 }
 
 struct Inner {
-    http: reqwest::Client,
-    // In random order, so that many servers do not all lean on the first member.
-    endpoints: Vec<String>,
-    current: AtomicUsize,
+    members: Members,
     credentials: Option<Credentials>,
     token: Mutex<Token>,
     authenticating: tokio::sync::Mutex<()>,
@@ -131,36 +124,12 @@ enum Again {
     IfUnsent,
 }
 
-struct Failure {
-    error: Error,
-    sent: bool,
-}
-
 impl Client {
     /// A client; reads the TLS files. It connects when it is first used.
     pub fn new(config: &Config) -> Result<Client, String> {
-        if config.endpoints.is_empty() {
-            return Err("no endpoint".into());
-        }
-        let secure = config.endpoints.iter().any(|e| e.starts_with("https:"));
-        // Proxies of the environment are for browsing, not for the way to our own backend; redirects likewise.
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::config(&config.tls, secure)?)
-            .no_proxy()
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(Duration::from_secs(10))
-            .pool_idle_timeout(Duration::from_secs(60))
-            .build()
-            .map_err(|error| reason(&error))?;
-        let mut endpoints = config.endpoints.clone();
-        endpoints.shuffle(&mut rand::rng());
         Ok(Client {
             inner: Arc::new(Inner {
-                http,
-                endpoints,
-                current: AtomicUsize::new(0),
+                members: Members::new(config)?,
                 credentials: config.credentials.clone(),
                 token: Mutex::default(),
                 authenticating: tokio::sync::Mutex::default(),
@@ -345,17 +314,17 @@ impl Client {
 
     /// The endpoint in use.
     pub fn which(&self) -> String {
-        self.endpoint(self.current()).to_owned()
+        self.inner.members.which().to_owned()
     }
 
     //--- Calls --------------------------------------------------------------------------------
 
     fn current(&self) -> usize {
-        self.inner.current.load(Relaxed) % self.inner.endpoints.len()
+        self.inner.members.current()
     }
 
     fn endpoint(&self, at: usize) -> &str {
-        self.inner.endpoints.get(at).map_or("", String::as_str)
+        self.inner.members.endpoint(at)
     }
 
     /// Makes a call at the endpoint in use, then at the others; the one that answers is in use from then on.
@@ -365,24 +334,22 @@ impl Client {
         body: &Value,
         again: Again,
     ) -> Result<T, Error> {
-        let first = self.current();
-        let all = self.inner.endpoints.len();
+        let members = &self.inner.members;
         let mut errors = Vec::new();
-        for at in (first..first + all).map(|at| at % all) {
+        for at in members.order() {
             let patience = match body.get("limit") {
                 Some(_) => LIST_TIMEOUT,
                 None => REQUEST_TIMEOUT,
             };
             match self.call_at(at, path, body, patience).await {
                 Ok(reply) => {
-                    if at != first {
-                        self.inner.current.store(at, Relaxed);
-                    }
+                    members.succeeded(at);
                     return Ok(reply);
                 }
                 Err(Failure { error, sent })
                     if error.is_members_fault() && (!sent || again == Again::Always) =>
                 {
+                    members.failed(at);
                     errors.push(error);
                 }
                 Err(Failure { error, .. }) => return Err(error),
@@ -445,25 +412,11 @@ impl Client {
         body: &Value,
         token: Option<Arc<str>>,
     ) -> Result<Vec<u8>, Failure> {
-        let mut response = self.send(at, path, body, token).await?;
-        let mut reply = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
+        let response = self.send(at, path, body, token).await?;
+        self.inner
+            .members
+            .body(at, response, REPLY_OCTETS_MAX)
             .await
-            .map_err(|error| self.broken(at, &error))?
-        {
-            if reply.len() + chunk.len() > REPLY_OCTETS_MAX {
-                return Err(Failure {
-                    error: Error::TooLarge {
-                        endpoint: self.endpoint(at).to_owned(),
-                        limit: REPLY_OCTETS_MAX,
-                    },
-                    sent: true,
-                });
-            }
-            reply.extend_from_slice(&chunk);
-        }
-        Ok(reply)
     }
 
     /// Posts; a reply that is no success is read as an error.
@@ -478,42 +431,27 @@ impl Client {
         // Without the header a member that has lost its quorum keeps silent on its watches for ever.
         let mut request = self
             .inner
-            .http
+            .members
+            .http()
             .post(format!("{endpoint}/v3/{path}"))
             .header("Grpc-Metadata-hasleader", "true")
             .json(body);
         if let Some(token) = token {
             request = request.header("Authorization", &*token);
         }
-        let mut response = request
+        let response = request
             .send()
             .await
-            .map_err(|error| self.broken(at, &error))?;
+            .map_err(|error| self.inner.members.broken(at, &error))?;
         let status = response.status().as_u16();
         if status == 200 {
             return Ok(response);
         }
-        let mut text = Vec::new();
-        while let Ok(Some(chunk)) = response.chunk().await {
-            text.extend_from_slice(&chunk);
-            if text.len() > 65_536 {
-                break;
-            }
-        }
+        let text = self.inner.members.error_body(response).await;
         Err(Failure {
             error: self.refusal(endpoint, status, &text),
             sent: true,
         })
-    }
-
-    fn broken(&self, at: usize, error: &reqwest::Error) -> Failure {
-        Failure {
-            sent: !error.is_connect(),
-            error: Error::Unreachable {
-                endpoint: self.endpoint(at).to_owned(),
-                what: reason(error),
-            },
-        }
     }
 
     fn refusal(&self, endpoint: &str, status: u16, body: &[u8]) -> Error {
@@ -642,7 +580,7 @@ impl Backend for Client {
                 count_only: true,
                 ..ListRequest::new(KeyRange::key("/"))
             });
-            let asked = (0..self.inner.endpoints.len())
+            let asked = (0..self.inner.members.all().len())
                 .map(|at| self.call_at::<RangeJson>(at, "kv/range", &body, PROBE_TIMEOUT));
             let replies = join_all(asked).await.into_iter().flatten();
             replies
@@ -652,7 +590,7 @@ impl Backend for Client {
     }
 
     fn leave(&self) {
-        self.inner.current.store(self.current() + 1, Relaxed);
+        self.inner.members.leave();
     }
 
     fn which(&self) -> String {
@@ -660,7 +598,7 @@ impl Backend for Client {
     }
 
     fn endpoints(&self) -> Vec<String> {
-        self.inner.endpoints.clone()
+        self.inner.members.all().to_vec()
     }
 }
 
@@ -980,17 +918,6 @@ fn seconds(number: Number) -> Duration {
 
 //--- Errors ----------------------------------------------------------------------------------------
 
-fn unsent(error: Error) -> Failure {
-    Failure { error, sent: false }
-}
-
-fn no_answer(endpoint: &str, after: Duration) -> Error {
-    Error::NoAnswer {
-        endpoint: endpoint.to_owned(),
-        after,
-    }
-}
-
 fn is_token_trouble(what: &str) -> bool {
     what.contains("invalid auth token")
         || what.contains("user name is empty")
@@ -1021,22 +948,6 @@ fn classify(endpoint: &str, status: u16, code: i32, what: String) -> Error {
             code,
             what,
         },
-    }
-}
-
-/// The innermost cause, which is the one that says something: "connection refused", "invalid peer certificate".
-fn reason(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no connection within {CONNECT_TIMEOUT:?}");
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let text = cause.to_string();
-    match text.split_once(" (os error") {
-        Some((text, _)) => text.to_lowercase(),
-        None => text,
     }
 }
 

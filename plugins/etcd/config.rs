@@ -2,10 +2,14 @@
 
 use std::hash::BuildHasher;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::api::Backend;
+use super::auto::Auto;
 use super::client::{Client, Config as Cluster, Credentials, TlsFiles, parse_endpoint};
 use super::style::{self, Style};
+use super::v2::{V2Backend, V2Client};
 use crate::kit::errors::{SetupError, SetupErrors};
 use crate::kit::fallthrough::{self, Fallthrough};
 use crate::kit::options::{Arg, Checked, Kind, Opt};
@@ -32,6 +36,12 @@ pub(super) const OPTIONS: &[Opt] = &[
         &[Arg::some("URL", Kind::Text)],
         "http://localhost:2379",
         "the members of the cluster; if one fails the next is used",
+    ),
+    Opt::new(
+        "api",
+        &[Arg::one("WHICH", Kind::Choice(&["v3", "v2", "auto"]))],
+        "v3",
+        "which of etcd's two stores is followed; `auto` takes v2 if only it has keys",
     ),
     Opt::new(
         "credentials",
@@ -195,7 +205,7 @@ pub(super) struct Config {
 pub(super) enum Store {
     /// In a cluster, by endpoint.
     Cluster {
-        client: Client,
+        backend: Arc<dyn Backend>,
         // Says which cluster, as which user and with which files; no secret in it.
         identity: String,
     },
@@ -271,11 +281,12 @@ pub(super) fn read(
         let value = directive.option(option).and_then(|line| line.arg(argument));
         value.map(|value| value.text().to_owned())
     };
+    let prefix = prefix(&word("path", "PREFIX").unwrap_or_else(|| "skydns".into()));
     Ok(Config {
         zones,
         fallthrough: Fallthrough::read(directive),
-        prefix: prefix(&word("path", "PREFIX").unwrap_or_else(|| "skydns".into())),
-        store: store(directive, server)?,
+        store: store(directive, &prefix, server)?,
+        prefix,
         lease_ttl: LeaseTtl {
             min: seconds("min-lease-ttl", 30),
             max: seconds("max-lease-ttl", 86_400),
@@ -295,9 +306,13 @@ fn prefix(path: &str) -> Vec<u8> {
     prefix
 }
 
-fn store(directive: &Checked, server: &mut ServerSetup<'_>) -> Result<Store, SetupErrors> {
+fn store(
+    directive: &Checked,
+    prefix: &[u8],
+    server: &mut ServerSetup<'_>,
+) -> Result<Store, SetupErrors> {
     if let Some(embedded) = directive.option("embedded") {
-        let others = ["endpoint", "credentials", "tls"];
+        let others = ["endpoint", "api", "credentials", "tls"];
         let mut errors = SetupErrors::default();
         for other in others.iter().filter_map(|name| directive.option(name)) {
             errors.0.push(SetupError::at(
@@ -327,7 +342,7 @@ fn store(directive: &Checked, server: &mut ServerSetup<'_>) -> Result<Store, Set
         )
         .into());
     }
-    cluster(directive, server)
+    cluster(directive, prefix, server)
 }
 
 /// Where the embedded store listens; its API has no passwords, so loopback only.
@@ -354,7 +369,11 @@ fn listen_address(directive: &Checked) -> Result<Option<std::net::SocketAddr>, S
     }
 }
 
-fn cluster(directive: &Checked, server: &mut ServerSetup<'_>) -> Result<Store, SetupErrors> {
+fn cluster(
+    directive: &Checked,
+    prefix: &[u8],
+    server: &mut ServerSetup<'_>,
+) -> Result<Store, SetupErrors> {
     let mut errors = SetupErrors::default();
     let tls = directive.option("tls");
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -393,13 +412,29 @@ fn cluster(directive: &Checked, server: &mut ServerSetup<'_>) -> Result<Store, S
         credentials,
         tls: files,
     };
-    let client = Client::new(&config).map_err(|what| {
+    let api = directive
+        .option("api")
+        .and_then(|line| line.arg("WHICH"))
+        .map_or("v3", |word| word.text());
+    let backend = backend(api, &config, prefix).map_err(|what| {
         let span = tls.map_or(directive.span(), |line| line.span());
         SetupError::at(span, what)
     })?;
     Ok(Store::Cluster {
-        client,
-        identity: identity(&config),
+        backend,
+        identity: format!("{api} {}", identity(&config)),
+    })
+}
+
+fn backend(api: &str, config: &Cluster, prefix: &[u8]) -> Result<Arc<dyn Backend>, String> {
+    Ok(match api {
+        "v2" => Arc::new(V2Backend(V2Client::new(config)?)),
+        "auto" => Arc::new(Auto::new(
+            Client::new(config)?,
+            V2Client::new(config)?,
+            prefix,
+        )),
+        _ => Arc::new(Client::new(config)?),
     })
 }
 

@@ -47,8 +47,6 @@ const KEYS_MAX: usize = 10_000_000;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Looks in a row that may fail; one may be lost to a pause.
 const PROBES_MISSED_MAX: u32 = 2;
-/// Between two complete lists while all is well: etcd before 3.4.31 and 3.5.13 may lose events after a compaction.
-const RELIST_EVERY: Duration = Duration::from_secs(600);
 /// The first wait after a failure; the next ones double.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest: a cluster that is back is followed again within it, and a thousand servers cost it 200 requests a second until then.
@@ -140,7 +138,7 @@ fn backend(
         return Ok(Arc::new(super::double::Scripted(double)));
     }
     match store {
-        Store::Cluster { client, .. } => Ok(Arc::new(client.clone())),
+        Store::Cluster { backend, .. } => Ok(Arc::clone(backend)),
         Store::Embedded { directory, listen } => {
             Ok(Embedded::set_up(server, span, directory, *listen))
         }
@@ -362,7 +360,7 @@ impl Follower {
         let mut missed = 0;
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut relist_at = clock::now() + around(RELIST_EVERY);
+        let mut relist_at = clock::now() + around(self.backend.relist_every());
         // Keys that are deleted while a list is read, which may have them still.
         let mut deleted: HashMap<Vec<u8>, i64> = HashMap::new();
         loop {
@@ -395,7 +393,7 @@ impl Follower {
                     self.settle_listing(progress, &mut listing);
                     if listing.is_none() {
                         deleted.clear();
-                        relist_at = clock::now() + around(RELIST_EVERY);
+                        relist_at = clock::now() + around(self.backend.relist_every());
                     }
                 }
                 Some(probe) = probes.join_next() => {
@@ -691,7 +689,7 @@ impl Follower {
         let puts = message.events.iter().filter(|event| is_put(event));
         let puts = puts.filter_map(|event| match event {
             Event::Put(kv) => Some(kv),
-            Event::Delete { .. } => None,
+            Event::Delete { .. } | Event::DeleteTree { .. } => None,
         });
         self.learn_leases(progress, puts, LEASES_PATIENCE).await;
         let mut noting = noting;
@@ -716,6 +714,20 @@ impl Follower {
                         revision,
                     });
                 }
+                Event::DeleteTree { key, revision } => {
+                    // What comes before it in this message may be below it.
+                    self.apply(std::mem::take(&mut changes));
+                    for path in self.paths_below(&key) {
+                        if let Some(deleted) = &mut noting {
+                            deleted.insert(path.to_vec(), revision);
+                        }
+                        changes.push(Change {
+                            path,
+                            record: None,
+                            revision,
+                        });
+                    }
+                }
             }
         }
         self.meters.changes.add(changes.len() as u64);
@@ -731,6 +743,21 @@ impl Follower {
 
     fn path<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
         key.strip_prefix(&*self.prefix)
+    }
+
+    /// Every path in the tree below a directory, which may be one that the prefix is in.
+    fn paths_below(&self, directory: &[u8]) -> Vec<Box<[u8]>> {
+        let mut directory = directory.to_vec();
+        directory.push(b'/');
+        let keys = self.tree.keys();
+        let path = match self.path(&directory) {
+            Some(path) => path.strip_suffix(b"/").unwrap_or_default(),
+            None if self.prefix.starts_with(&directory) => b"",
+            None => return Vec::new(),
+        };
+        super::tree::below(&keys, path)
+            .map(|(path, _)| path.into())
+            .collect()
     }
 
     /// Reads values into changes; what cannot be read keeps its name.

@@ -9,6 +9,7 @@
 mod addresses;
 mod answer;
 mod api;
+mod auto;
 mod client;
 mod collect;
 mod config;
@@ -17,6 +18,7 @@ mod double;
 mod follow;
 mod gateway;
 mod made;
+mod members;
 mod outside;
 mod record;
 mod skydns;
@@ -24,12 +26,14 @@ mod store;
 mod style;
 mod tls;
 mod tree;
+mod v2;
 mod zone;
 
 use std::sync::Arc;
 
 pub use api::*;
 pub use client::*;
+pub use v2::*;
 
 use collect::Collector;
 use follow::Follower;
