@@ -75,10 +75,10 @@ impl<'k> Maker<'k> {
             && qtype != Rtype::TXT
             && !self.collector.style.apex_is_own
         {
-            let collected = self.collect_as(Subtree::On, self.zone.apex.as_wire(), qtype);
+            let collected = self.collector.reserved(&self.zone.apex);
             self.collector.lookups -= 1;
-            if collected.is_some() {
-                return collected;
+            if let Some(collected) = collected {
+                return Some(collected.chosen(qtype));
             }
         }
         self.collect(name, qtype)
@@ -318,7 +318,7 @@ impl<'k> Maker<'k> {
 
     /// The zone's name servers: the records below `ns.dns`.
     fn ns(&mut self, qname: &[u8]) -> Option<()> {
-        let collected = self.collect_as(Subtree::On, self.zone.ns.as_wire(), Rtype::NS)?;
+        let collected = self.collector.reserved(&self.zone.ns)?.chosen(Rtype::NS);
         for service in &collected.services {
             let record = service.record;
             let Some(target) = collected.target(*service) else {

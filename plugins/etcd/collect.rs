@@ -118,6 +118,15 @@ impl<'k> Collector<'k> {
         services.first().map(|service| service.record)
     }
 
+    /// What is at and below a name reserved in the zone; no wildcard stands for it.
+    pub(super) fn reserved(&mut self, name: &Name) -> Option<Collected<'k>> {
+        self.lookups += 1;
+        Some(Collected {
+            services: self.at(Subtree::On, &path_of(name.as_wire())?)?,
+            source: None,
+        })
+    }
+
     /// Whether a name exists: has a record, or something below it.
     pub(super) fn exists(&mut self, name: &[u8]) -> Option<()> {
         match path_of(name) {

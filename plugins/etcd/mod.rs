@@ -19,6 +19,8 @@ mod follow;
 mod gateway;
 mod made;
 mod members;
+#[cfg(test)]
+mod model;
 mod outside;
 mod record;
 mod skydns;

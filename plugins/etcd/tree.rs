@@ -39,6 +39,13 @@ pub(super) struct Change {
     pub(super) revision: i64,
 }
 
+/// A key's address before and after a change.
+struct Move {
+    path: Box<[u8]>,
+    old: Option<Address>,
+    new: Option<Address>,
+}
+
 /// See the module.
 pub(super) struct Tree {
     keys: RwLock<Keys>,
@@ -274,7 +281,7 @@ impl Tree {
     pub(super) fn apply(&self, changes: Vec<Change>) {
         // What became of the number of keys at each path: +1, 0 or -1.
         let mut effects: Vec<(Box<[u8]>, i8, i64)> = Vec::with_capacity(changes.len());
-        let mut moves: Vec<(Box<[u8]>, Option<Address>, Option<Address>)> = Vec::new();
+        let mut moves: Vec<Move> = Vec::new();
         {
             let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
             let has_addresses = self.has_addresses.load(Ordering::Acquire);
@@ -288,7 +295,11 @@ impl Tree {
                 if has_addresses {
                     let (old, new) = (address(keys.get(&path)), address(record.as_ref()));
                     if old.is_some() || new.is_some() {
-                        moves.push((path.clone(), old, new));
+                        moves.push(Move {
+                            path: path.clone(),
+                            old,
+                            new,
+                        });
                     }
                 }
                 let (effect, path) = match record {
@@ -361,7 +372,7 @@ impl Tree {
     }
 
     /// Keys' addresses before and after a change.
-    fn move_addresses(&self, moves: Vec<(Box<[u8]>, Option<Address>, Option<Address>)>) {
+    fn move_addresses(&self, moves: Vec<Move>) {
         if moves.is_empty() {
             return;
         }
@@ -372,7 +383,7 @@ impl Tree {
         let Some(index) = addresses.as_mut() else {
             return;
         };
-        for (path, old, new) in moves {
+        for Move { path, old, new } in moves {
             if let Some(old) = old {
                 let is_gone = new != Some(old) && index.remove(old, &path);
                 self.touch_reverse(old, if is_gone { -1 } else { 0 });

@@ -18,6 +18,8 @@ use super::style::Sky;
 use super::tree::{Finished, Of};
 use super::zone::{SOA_OCTETS, ZoneData};
 use super::{Etcd, Place, answered_type, finish as finished, negative};
+#[cfg(test)]
+use super::{collect::Collector, made::Made};
 use crate::kit::errors::ServeError;
 use crate::kit::handler::{Next, Served};
 use crate::kit::query::{Facts, Query, flags};
@@ -301,6 +303,23 @@ impl Etcd {
             None => answer.rcode(Rcode::SERVFAIL).source(Source::Policy).done(),
         }
     }
+}
+
+/// An answer for which nothing must be waited for.
+#[cfg(test)]
+pub(super) fn make_now(
+    collector: Collector<'_>,
+    sky: &Sky,
+    name: &[u8],
+    qtype: Rtype,
+) -> Option<Made> {
+    let ttl = collector.style.ttl;
+    let asked = Asked {
+        owner: name,
+        name,
+        qtype,
+    };
+    Some(settle(make(collector, sky, asked)?, Vec::new(), ttl))
 }
 
 /// The address that the query came to.
