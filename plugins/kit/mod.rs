@@ -6,6 +6,7 @@ pub mod edge;
 pub mod errors;
 pub mod fallthrough;
 pub mod handler;
+pub mod live;
 pub mod lookup;
 pub mod metrics;
 pub mod options;
