@@ -92,6 +92,19 @@ pub(crate) enum Command {
     Service(Box<commands::Service>),
     /// Ask a server for what etcd says it should answer, and compare.
     Verify(Box<commands::Verify>),
+    /// Serve a domain from etcd as SkyDNS did: its flags, its variables, its object in etcd.
+    ///
+    /// Its own `-help` lists the flags. The same happens when this binary is called by the name `skydns`.
+    #[command(disable_help_flag = true)]
+    Skydns {
+        /// SkyDNS's flags.
+        #[arg(
+            value_name = "FLAGS",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        flags: Vec<OsString>,
+    },
     /// Print the version.
     Version,
 }

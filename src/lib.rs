@@ -42,6 +42,7 @@ mod logging;
 mod limits;
 mod system;
 
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -57,6 +58,9 @@ use program::Source;
 
 /// Reads the command line and does what it says with the plugins of this table: serves until a signal ends it, or runs a command.
 pub fn run(table: &'static [&'static Plugin]) -> ExitCode {
+    if let Some(arguments) = commands::skydns_arguments() {
+        return commands::skydns(table, arguments);
+    }
     let cli = Cli::read();
     if cli.version || matches!(cli.command, Some(Command::Version)) {
         logging::print(commands::version().as_bytes());
@@ -70,10 +74,7 @@ pub fn run(table: &'static [&'static Plugin]) -> ExitCode {
         logging::print(commands::plugins(table).as_bytes());
         return ExitCode::SUCCESS;
     }
-    // One TLS library, chosen before anybody makes a client; a program that embeds us may have chosen already.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .ok();
+    choose_tls();
     match cli.command {
         Some(Command::Service(service)) => return commands::service(*service),
         Some(Command::Verify(verify)) => {
@@ -85,28 +86,53 @@ pub fn run(table: &'static [&'static Plugin]) -> ExitCode {
         Ok(source) => source,
         Err(what) => return fail(&what),
     };
-    let workers = workers(&cli);
-    let services = Services {
-        metrics: Metrics::new(workers),
-        kept: Kept::default(),
-        workers,
-        default_port: cli.port,
-        check_only: matches!(cli.command, Some(Command::Check)),
-        doubles: Vec::new(),
-    };
+    let services = services(
+        cli.workers,
+        cli.port,
+        matches!(cli.command, Some(Command::Check)),
+    );
     if services.check_only {
         return commands::check(table, &source, &services);
     }
-    serve(table, source, services, cli)
+    logging::start(logging::Style::CoreDns);
+    let announce = signals::Announce {
+        quiet: cli.quiet,
+        pidfile: cli.pidfile,
+        command: None,
+    };
+    serve(table, source, services, announce, None)
 }
+
+/// One TLS library, chosen before anybody makes a client; a program that embeds us may have chosen already.
+fn choose_tls() {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+}
+
+/// What a program is built with.
+fn services(workers_wanted: Option<u8>, default_port: u16, check_only: bool) -> Services {
+    let workers = workers(workers_wanted);
+    Services {
+        metrics: Metrics::new(workers),
+        kept: Kept::default(),
+        workers,
+        default_port,
+        check_only,
+        doubles: Vec::new(),
+    }
+}
+
+/// A task that runs beside the server on the control thread.
+type Beside = Pin<Box<dyn Future<Output = ()>>>;
 
 fn serve(
     table: &'static [&'static Plugin],
     source: Source,
     services: Services,
-    cli: Cli,
+    announce: signals::Announce,
+    beside: Option<Beside>,
 ) -> ExitCode {
-    logging::start();
     logging::report_panics();
     let _readings = process_metrics::register(&services.metrics);
     let edge = Edge::new(&services.metrics);
@@ -128,17 +154,18 @@ fn serve(
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
     let engine = generation::Engine::new(table, source, services, handles);
-    let announce = signals::Announce {
-        quiet: cli.quiet,
-        pidfile: cli.pidfile,
-    };
-    runtime.block_on(signals::run(engine, announce))
+    runtime.block_on(async move {
+        if let Some(task) = beside {
+            tokio::task::spawn_local(task);
+        }
+        signals::run(engine, announce).await
+    })
 }
 
 /// One per processor that we may use: affinity and control groups are respected.
-fn workers(cli: &Cli) -> usize {
+fn workers(wanted: Option<u8>) -> usize {
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    cli.workers
+    wanted
         .map_or_else(processors, usize::from)
         .min(WORKERS_MAX - 1)
 }

@@ -1,4 +1,4 @@
-//! Lines for operators: `[INFO] Reloading`, to standard output, one per event, as CoreDNS writes them.
+//! Lines for operators: `[INFO] Reloading`, to standard output, one per event, as CoreDNS writes them; or as SkyDNS did.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -20,12 +20,21 @@ const DEBUG: &str = "debug,hyper=info,hyper_util=info,reqwest=info,rustls=info";
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
+/// How lines look, and where they go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Style {
+    /// `[INFO] Reloading`, to standard output.
+    CoreDns,
+    /// `2016/07/13 21:02:14 skydns: Reloading`, local time, to standard error.
+    SkyDns,
+}
+
 /// Starts logging.
-pub(crate) fn start() {
+pub(crate) fn start(style: Style) {
     let (filter, handle) = reload::Layer::new(filter(DEFAULT));
     let lines = tracing_subscriber::fmt::layer()
-        .event_format(Lines)
-        .with_writer(Stdout)
+        .event_format(Lines(style))
+        .with_writer(Out(style))
         .log_internal_errors(false);
     // A program that embeds us may have its own subscriber, which then gets the events.
     if Registry::default()
@@ -54,7 +63,7 @@ fn filter(default: &str) -> EnvFilter {
         .unwrap_or_else(|| EnvFilter::new(default))
 }
 
-struct Lines;
+struct Lines(Style);
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -71,8 +80,17 @@ where
         context.format_fields(Writer::new(&mut text), event)?;
         // Whatever a message quotes, it stays one line.
         let text = text.replace(['\n', '\r'], " ");
-        writeln!(writer, "[{}] {text}", level(*event.metadata().level()))
+        match self.0 {
+            Style::CoreDns => writeln!(writer, "[{}] {text}", level(*event.metadata().level())),
+            Style::SkyDns => writeln!(writer, "{} skydns: {text}", now()),
+        }
     }
+}
+
+/// The local time as Go's log prints it.
+pub(crate) fn now() -> String {
+    let [year, month, day, hour, minute, second] = crate::system::local_time();
+    format!("{year:04}/{month:02}/{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
 /// CoreDNS's names.
@@ -85,20 +103,25 @@ fn level(level: Level) -> &'static str {
     }
 }
 
-/// Standard output; if nobody reads it any more, serving goes on.
-struct Stdout;
+/// Standard output or error; if nobody reads it any more, serving goes on.
+#[derive(Clone, Copy)]
+struct Out(Style);
 
-impl<'w> MakeWriter<'w> for Stdout {
-    type Writer = Stdout;
+impl<'w> MakeWriter<'w> for Out {
+    type Writer = Out;
 
-    fn make_writer(&'w self) -> Stdout {
-        Stdout
+    fn make_writer(&'w self) -> Out {
+        *self
     }
 }
 
-impl Write for Stdout {
+impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        print(bytes);
+        match self.0 {
+            Style::CoreDns => print(bytes),
+            // An error has nobody to tell.
+            Style::SkyDns => io::stderr().lock().write_all(bytes).unwrap_or(()),
+        }
         Ok(bytes.len())
     }
 

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use skein_plugins::kit::dnsfile::{self, Dnsfile, Rejected, Sources, System, Word};
+use skein_plugins::kit::dnsfile::{self, Dnsfile, Loader, Rejected, Sources, System, Word};
 use skein_plugins::kit::errors::{self, SetupError};
 use skein_plugins::kit::plugin::Plugin;
 use skein_plugins::kit::program::{self, Program};
@@ -22,8 +23,76 @@ pub(crate) enum Source {
     File(PathBuf),
     /// Standard input, read once and kept.
     Stdin(String),
+    /// A command that writes one; asked again on each reload.
+    Written(Written),
     /// Nowhere: what is built in.
     BuiltIn,
+}
+
+/// A Dnsfile that a command writes, and writes anew while it runs.
+#[derive(Clone)]
+pub(crate) struct Written {
+    // What errors call it.
+    name: &'static str,
+    text: Arc<Mutex<String>>,
+    // A variable that it uses beside those of the process: a secret stands in no text.
+    secret: Option<(&'static str, Arc<str>)>,
+}
+
+impl std::fmt::Debug for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Written({})", self.name)
+    }
+}
+
+impl Written {
+    /// A text, with a variable of its own.
+    pub(crate) fn new(
+        name: &'static str,
+        text: String,
+        secret: Option<(&'static str, Arc<str>)>,
+    ) -> Written {
+        Written {
+            name,
+            text: Arc::new(Mutex::new(text)),
+            secret,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, String> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The text as it is now.
+    pub(crate) fn text(&self) -> String {
+        self.lock().clone()
+    }
+
+    /// Another text, for the next reload.
+    pub(crate) fn set(&self, text: String) {
+        *self.lock() = text;
+    }
+}
+
+impl Loader for Written {
+    fn variable(&self, name: &str) -> Option<String> {
+        match &self.secret {
+            Some((known, value)) if *known == name => Some(value.to_string()),
+            _ => System.variable(name),
+        }
+    }
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        System.read(path)
+    }
+    fn list(&self, folder: &Path) -> std::io::Result<Vec<String>> {
+        System.list(folder)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        System.exists(path)
+    }
+    fn absolute(&self, path: &Path) -> PathBuf {
+        System.absolute(path)
+    }
 }
 
 impl Source {
@@ -42,6 +111,7 @@ impl Source {
         match self {
             Source::File(path) => path.display().to_string(),
             Source::Stdin(_) => "stdin".to_owned(),
+            Source::Written(written) => written.name.to_owned(),
             Source::BuiltIn => "built-in Dnsfile".to_owned(),
         }
     }
@@ -61,9 +131,14 @@ impl Source {
                 String::from_utf8_lossy(&bytes).into_owned()
             }
             Source::Stdin(text) => text.clone(),
+            Source::Written(written) => written.text(),
             Source::BuiltIn => program::DEFAULT.to_owned(),
         };
-        let mut dnsfile = dnsfile::parse(&name, &text, &System)
+        let loader: &dyn Loader = match self {
+            Source::Written(written) => written,
+            _ => &System,
+        };
+        let mut dnsfile = dnsfile::parse(&name, &text, loader)
             .map_err(|rejected| program::examine(rejected, table, services))?;
         if text.contains(char::REPLACEMENT_CHARACTER) {
             let what = "the file is not UTF-8 throughout; what is not reads as U+FFFD";

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::generation::Engine;
 use crate::program::{self, Refused};
@@ -42,8 +43,19 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Wish {
+    async fn next(&mut self, command: &mut Option<Commanded>) -> Wish {
+        let nudged = async {
+            let nudged = match command {
+                Some(command) => command.nudges.recv().await,
+                None => None,
+            };
+            // A command that has ended nudges no more.
+            if nudged.is_none() {
+                pending().await
+            }
+        };
         tokio::select! {
+            () = nudged => Wish::Reload,
             _ = self.quit.recv() => Wish::StopAtOnce,
             _ = self.terminate.recv() => Wish::Stop,
             _ = self.interrupt.recv() => Wish::Stop,
@@ -55,7 +67,7 @@ impl Signals {
     /// Waits for a wish to stop; reloads come too late.
     async fn stop(&mut self) -> Wish {
         loop {
-            match self.next().await {
+            match self.next(&mut None).await {
                 Wish::Reload => {}
                 wish => return wish,
             }
@@ -69,10 +81,37 @@ pub(crate) struct Announce {
     pub(crate) quiet: bool,
     /// File for the process's number.
     pub(crate) pidfile: Option<PathBuf>,
+    /// A command that serves in its own way.
+    pub(crate) command: Option<Commanded>,
+}
+
+/// What a command that serves has to do with the course of things.
+pub(crate) struct Commanded {
+    /// Asks for a reload, as SIGHUP does.
+    pub(crate) nudges: mpsc::Receiver<()>,
+    /// Is told how each start and reload went; at the start it prints what is served.
+    pub(crate) told: Box<dyn FnMut(Outcome)>,
+}
+
+/// How a start or reload went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// It serves.
+    Serves,
+    /// What served before goes on; the log says why.
+    Refused,
+}
+
+impl Announce {
+    fn tell(&mut self, outcome: Outcome) {
+        if let Some(command) = &mut self.command {
+            (command.told)(outcome);
+        }
+    }
 }
 
 /// Runs the server until it is told to stop.
-pub(crate) async fn run(mut engine: Engine, announce: Announce) -> ExitCode {
+pub(crate) async fn run(mut engine: Engine, mut announce: Announce) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen to signals: {error}\n")),
@@ -91,13 +130,15 @@ pub(crate) async fn run(mut engine: Engine, announce: Announce) -> ExitCode {
     if let Err(error) = engine.commit(prepared).await {
         return fail(&format!("cannot serve http: {error}\n"));
     }
+    announce.tell(Outcome::Serves);
     if !announce.quiet {
         let mut text = lines.join("\n");
         text.push('\n');
         text.push_str(&crate::commands::version());
         crate::logging::print(text.as_bytes());
     }
-    let _pidfile = announce.pidfile.as_deref().map(Pidfile::write);
+    let pidfile = announce.pidfile.clone();
+    let _pidfile = pidfile.as_deref().map(Pidfile::write);
     notify(&[NotifyState::Ready]);
     tokio::task::spawn_local(feed_watchdog());
     if engine.reload_every().is_some() {
@@ -106,7 +147,7 @@ pub(crate) async fn run(mut engine: Engine, announce: Announce) -> ExitCode {
     let mut watch = Watch::new(&engine);
     loop {
         let wish = tokio::select! {
-            wish = signals.next() => Some(wish),
+            wish = signals.next(&mut announce.command) => Some(wish),
             () = watch.tick() => None,
         };
         let dnsfile = match wish {
@@ -139,6 +180,7 @@ pub(crate) async fn run(mut engine: Engine, announce: Announce) -> ExitCode {
                     tracing::error!("http: {error}");
                 }
                 tracing::info!("Reloading complete");
+                announce.tell(Outcome::Serves);
                 engine.fingerprint().to_owned()
             }
             Err((refused, hash)) => {
@@ -146,6 +188,7 @@ pub(crate) async fn run(mut engine: Engine, announce: Announce) -> ExitCode {
                 for line in refused.lines() {
                     tracing::error!("Restart failed: {line}");
                 }
+                announce.tell(Outcome::Refused);
                 hash.unwrap_or_default()
             }
         };

@@ -74,6 +74,26 @@ pub(crate) fn no_huge_pages(start: *mut u8, len: usize) {
     }
 }
 
+/// Year, month, day, hour, minute and second where this machine is.
+pub(crate) fn local_time() -> [i32; 6] {
+    // SAFETY: no pointer to read; `time` only returns.
+    let now = unsafe { libc::time(std::ptr::null_mut()) };
+    let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to memory of ours; a `tm` of zeroes is a valid one, should the call fail.
+    let parts = unsafe {
+        libc::localtime_r(&now, parts.as_mut_ptr());
+        parts.assume_init()
+    };
+    [
+        parts.tm_year + 1900,
+        parts.tm_mon + 1,
+        parts.tm_mday,
+        parts.tm_hour,
+        parts.tm_min,
+        parts.tm_sec,
+    ]
+}
+
 /// Raises the limit of open files to what the system allows; what it is then.
 pub(crate) fn raise_descriptor_limit() -> u64 {
     let mut limit = libc::rlimit {

@@ -5,11 +5,13 @@ mod cluster;
 mod etcd_lines;
 mod plugins;
 mod service;
+mod skydns;
 mod verify;
 
 pub(crate) use check::check;
 pub(crate) use plugins::{names, plugins};
 pub(crate) use service::{Service, service};
+pub(crate) use skydns::{skydns, skydns_arguments};
 pub(crate) use verify::{Verify, verify};
 
 /// Two lines, as CoreDNS prints them: name and version, then system, compiler and commit.

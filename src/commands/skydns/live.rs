@@ -1,0 +1,302 @@
+//! The object in etcd, read at the start and followed from then on. A change becomes a new Dnsfile and a reload; what is wrong with the object,
+//! or with etcd, becomes one line, and what served goes on serving.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skein_plugins::etcd::{
+    Backend, Client, Config, Credentials, Error, Event, KeyRange, KeyValue, ListRequest, TlsFiles,
+    WatchRequest,
+};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::dnsfile::{self, Surroundings};
+use super::object;
+use super::settings::Settings;
+use crate::program::Written;
+use crate::signals::Outcome;
+
+/// How long the start waits for the object: a cluster that is there answers in milliseconds, and clients wait for us.
+const FIRST_MAX: Duration = Duration::from_secs(5);
+/// Between two looks at the object while its watch is silent: a member that is frozen says nothing either.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Between two attempts while etcd cannot be used.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Where the object is.
+pub(super) struct Store {
+    backend: Arc<dyn Backend>,
+    key: String,
+}
+
+impl Store {
+    /// As flags and variables say; reads the TLS files, connects later.
+    pub(super) fn new(base: &Settings) -> Result<Store, String> {
+        let credentials = base
+            .username
+            .clone()
+            .zip(base.password.value.clone())
+            .map(|(user, password)| Credentials { user, password });
+        let identity = base.tls_pem.clone().zip(base.tls_key.clone());
+        let config = Config {
+            endpoints: base.machines.clone(),
+            credentials,
+            tls: TlsFiles {
+                ca: base.ca_cert.clone().map(Into::into),
+                identity: identity.map(|(cert, key)| (cert.into(), key.into())),
+            },
+        };
+        Ok(Store {
+            backend: Arc::new(Client::new(&config)?),
+            key: format!("/{}/config", base.path_prefix),
+        })
+    }
+
+    /// The object, if there is one, and the revision to watch from.
+    async fn read(&self) -> Result<(Option<KeyValue>, i64), Error> {
+        let request = ListRequest::new(KeyRange::key(self.key.clone()));
+        let page = self.backend.list(request).await?;
+        Ok((page.kvs.into_iter().next(), page.header.revision))
+    }
+}
+
+/// The configuration as it develops.
+pub(super) struct Live {
+    base: Settings,
+    around: Surroundings,
+    store: Store,
+    written: Written,
+    nudge: mpsc::Sender<()>,
+    said: Rc<RefCell<Said>>,
+    // The object that was read last, whether it could be used or not.
+    revision: i64,
+    // An object has been used.
+    has_object: bool,
+    // It has been deleted since.
+    is_gone: bool,
+    // The trouble that the log knows of.
+    trouble: Option<String>,
+}
+
+/// What runs, and what the log has said of it.
+struct Said {
+    // What runs or is about to; none before the start.
+    settings: Settings,
+    // What ran before, in case that does not start.
+    good: Option<(Settings, String)>,
+    lines: Vec<String>,
+}
+
+impl Live {
+    /// Nothing is read yet.
+    pub(super) fn new(
+        base: Settings,
+        around: Surroundings,
+        store: Store,
+        written: Written,
+        nudge: mpsc::Sender<()>,
+    ) -> Live {
+        Live {
+            said: Rc::new(RefCell::new(Said {
+                settings: base.clone(),
+                good: None,
+                lines: Vec::new(),
+            })),
+            base,
+            around,
+            store,
+            written,
+            nudge,
+            revision: 0,
+            has_object: false,
+            is_gone: false,
+            trouble: None,
+        }
+    }
+
+    /// Reads the object for the first time and writes the first Dnsfile, whatever came of it.
+    pub(super) fn begin(&mut self) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let read = runtime.block_on(async { timeout(FIRST_MAX, self.store.read()).await });
+        let falling = "falling back to default configuration, could not read from etcd:";
+        match read {
+            Ok(Ok((Some(object), _))) => self.take(&object),
+            Ok(Ok((None, _))) => tracing::info!("{falling} there is no key {}", self.store.key),
+            Ok(Err(error)) => self.say_trouble(&format!("{falling} {error}")),
+            Err(_) => self.say_trouble(&format!("{falling} no answer within {FIRST_MAX:?}")),
+        }
+        let settings = self.said.borrow().settings.clone();
+        self.written.set(dnsfile::write(&settings, &self.around));
+        Ok(())
+    }
+
+    /// Says what is served, and goes back to what served before if the new does not start.
+    pub(super) fn teller(&self) -> Box<dyn FnMut(Outcome)> {
+        let said = Rc::clone(&self.said);
+        let (around, written) = (self.around.clone(), self.written.clone());
+        Box::new(move |outcome| {
+            let mut said = said.borrow_mut();
+            match outcome {
+                Outcome::Serves => {
+                    let lines = start_lines(&said.settings, &around);
+                    if said.lines != lines {
+                        for line in &lines {
+                            tracing::info!("{line}");
+                        }
+                        said.lines = lines;
+                    }
+                    said.good = Some((said.settings.clone(), written.text()));
+                }
+                Outcome::Refused => {
+                    if let Some((settings, text)) = said.good.clone() {
+                        said.settings = settings;
+                        written.set(text);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Follows the object for ever.
+    pub(super) async fn follow(mut self) {
+        loop {
+            let Err(error) = self.session().await;
+            self.say_trouble(&format!(
+                "cannot read {} from etcd: {error}; what is configured stays, trying on",
+                self.store.key
+            ));
+            self.store.backend.leave();
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Reads and watches until something is wrong.
+    async fn session(&mut self) -> Result<std::convert::Infallible, Error> {
+        loop {
+            let revision = self.look().await?;
+            let request = WatchRequest {
+                range: KeyRange::key(self.store.key.clone()),
+                start_revision: revision + 1,
+            };
+            let mut watch = self.store.backend.watch(request).await?;
+            // A look is cheap, and a watch that has ended without a word is found out by it.
+            loop {
+                match timeout(LOOK_EVERY, watch.next()).await {
+                    Err(_) => {
+                        self.look().await?;
+                    }
+                    Ok(message) => {
+                        let message = message?;
+                        for event in message.events {
+                            match event {
+                                Event::Put(object) => self.take_and_reload(&object),
+                                Event::Delete { .. } => self.gone(),
+                            }
+                        }
+                        if message.canceled.is_some() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<i64, Error> {
+        let (object, revision) = self.store.read().await?;
+        if self.trouble.take().is_some() {
+            tracing::info!("{} is read from etcd again", self.store.key);
+        }
+        match object {
+            Some(object) => self.take_and_reload(&object),
+            None => self.gone(),
+        }
+        Ok(revision)
+    }
+
+    fn take_and_reload(&mut self, object: &KeyValue) {
+        self.take(object);
+        let text = dnsfile::write(&self.said.borrow().settings, &self.around);
+        if text != self.written.text() {
+            self.written.set(text);
+            // A nudge that waits already will do.
+            self.nudge.try_send(()).ok();
+        }
+    }
+
+    /// Uses an object, if it is another one than before and can be used.
+    fn take(&mut self, object: &KeyValue) {
+        if object.mod_revision == self.revision {
+            return;
+        }
+        self.revision = object.mod_revision;
+        self.is_gone = false;
+        let read = object::read(&self.store.key, &object.value, &self.base);
+        let read = read.and_then(|read| match &read.settings.dnssec {
+            Some(_) => Err(vec![format!(
+                "{}: dnssec: signing is not there yet; remove the field",
+                self.store.key
+            )]),
+            None => Ok(read),
+        });
+        match read {
+            Ok(read) => {
+                for remark in read.remarks {
+                    tracing::warn!("{remark}");
+                }
+                self.has_object = true;
+                self.said.borrow_mut().settings = read.settings;
+            }
+            Err(errors) => {
+                let meanwhile = match self.has_object {
+                    true => "the configuration before it stays",
+                    false => "falling back to default configuration",
+                };
+                tracing::error!("{}; {meanwhile}", errors.join("; "));
+            }
+        }
+    }
+
+    /// The object is not there, or not any more. Somebody who deletes it hardly wants the server on another address.
+    fn gone(&mut self) {
+        if self.has_object && !std::mem::replace(&mut self.is_gone, true) {
+            tracing::warn!(
+                "{} was deleted; what it said stays until it is written again or we are started anew",
+                self.store.key
+            );
+        }
+    }
+
+    /// One line for a trouble, not one for each attempt.
+    fn say_trouble(&mut self, what: &str) {
+        if self.trouble.is_none() {
+            tracing::warn!("{what}");
+        }
+        self.trouble = Some(what.to_owned());
+    }
+}
+
+/// What SkyDNS says at its start.
+fn start_lines(settings: &Settings, around: &Surroundings) -> Vec<String> {
+    let port = settings
+        .prometheus_port
+        .map_or_else(String::new, |port| port.to_string());
+    let mut lines = vec![format!(
+        "metrics enabled on :{port}{}",
+        settings.prometheus_path
+    )];
+    for address in dnsfile::addresses(settings, around) {
+        for transport in ["tcp", "udp"] {
+            lines.push(format!(
+                "ready for queries on {} for {transport}://{address} [rcache {}]",
+                settings.domain, settings.rcache
+            ));
+        }
+    }
+    lines
+}
