@@ -84,11 +84,13 @@ fn chain(out: &mut Text, settings: &Settings, around: &Surroundings, ips: &[IpAd
     if settings.round_robin {
         out.words(&["loadbalance"]);
     }
-    etcd(out, settings);
-    if settings.rcache > 0 {
+    let to = upstreams(settings, around);
+    etcd(out, settings, !to.is_empty());
+    // What completes an answer would be served from the cache to everybody.
+    if settings.rcache > 0 && !settings.no_rec {
         cache(out, settings);
     }
-    forward(out, settings, around);
+    forward(out, settings, &to);
 }
 
 fn metrics(out: &mut Text, settings: &Settings) {
@@ -96,7 +98,7 @@ fn metrics(out: &mut Text, settings: &Settings) {
     out.words(&["prometheus", &format!(":{port}")]);
 }
 
-fn etcd(out: &mut Text, settings: &Settings) {
+fn etcd(out: &mut Text, settings: &Settings, can_forward: bool) {
     let zones = ["etcd", &settings.domain];
     out.block(&zones, |out| {
         out.words(&["path", &settings.path_prefix]);
@@ -113,6 +115,24 @@ fn etcd(out: &mut Text, settings: &Settings) {
             tls.extend(files);
             out.words(&tls);
         }
+        // SkyDNS was built for the v2 store, its heirs write to the v3 store.
+        out.words(&["api", if settings.etcd3 { "v3" } else { "auto" }]);
+        out.words(&["answers", "skydns"]);
+        out.words(&["ttl", &settings.ttl.to_string()]);
+        out.words(&["min-ttl", &settings.min_ttl.to_string()]);
+        out.words(&["priority", &settings.priority.to_string()]);
+        if let Some(hostmaster) = &settings.hostmaster {
+            out.words(&["hostmaster", hostmaster]);
+        }
+        if let Some(local) = &settings.local {
+            out.words(&["local", local]);
+        }
+        out.words(&["ndots", &settings.ndots.to_string()]);
+        out.words(&["completion-ttl", &settings.rcache_ttl.to_string()]);
+        // Without anybody to ask, SkyDNS answers SERVFAIL as well.
+        if settings.no_rec || !can_forward {
+            out.words(&["no-rec"]);
+        }
     });
 }
 
@@ -126,11 +146,10 @@ fn cache(out: &mut Text, settings: &Settings) {
     });
 }
 
-fn forward(out: &mut Text, settings: &Settings, around: &Surroundings) {
-    let to = upstreams(settings, around);
+fn forward(out: &mut Text, settings: &Settings, to: &[String]) {
     let mut line = vec!["forward", "."];
     line.extend(to.iter().map(String::as_str));
-    if to.is_empty() || settings.no_rec {
+    if to.is_empty() {
         return;
     }
     out.block(&line, |out| {

@@ -3,65 +3,23 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use skein_plugins::etcd::{
-    Backend, Client, Config, Credentials, Error, Event, KeyRange, KeyValue, ListRequest, TlsFiles,
-    WatchRequest,
-};
+use skein_plugins::etcd::Error;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::dnsfile::{self, Surroundings};
 use super::object;
 use super::settings::Settings;
+use super::store::{Api, Found, Look, Store};
 use crate::program::Written;
 use crate::signals::Outcome;
 
 /// How long the start waits for the object: a cluster that is there answers in milliseconds, and clients wait for us.
 const FIRST_MAX: Duration = Duration::from_secs(5);
-/// Between two looks at the object while its watch is silent: a member that is frozen says nothing either.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Between two attempts while etcd cannot be used.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Where the object is.
-pub(super) struct Store {
-    backend: Arc<dyn Backend>,
-    key: String,
-}
-
-impl Store {
-    /// As flags and variables say; reads the TLS files, connects later.
-    pub(super) fn new(base: &Settings) -> Result<Store, String> {
-        let credentials = base
-            .username
-            .clone()
-            .zip(base.password.value.clone())
-            .map(|(user, password)| Credentials { user, password });
-        let identity = base.tls_pem.clone().zip(base.tls_key.clone());
-        let config = Config {
-            endpoints: base.machines.clone(),
-            credentials,
-            tls: TlsFiles {
-                ca: base.ca_cert.clone().map(Into::into),
-                identity: identity.map(|(cert, key)| (cert.into(), key.into())),
-            },
-        };
-        Ok(Store {
-            backend: Arc::new(Client::new(&config)?),
-            key: format!("/{}/config", base.path_prefix),
-        })
-    }
-
-    /// The object, if there is one, and the revision to watch from.
-    async fn read(&self) -> Result<(Option<KeyValue>, i64), Error> {
-        let request = ListRequest::new(KeyRange::key(self.key.clone()));
-        let page = self.backend.list(request).await?;
-        Ok((page.kvs.into_iter().next(), page.header.revision))
-    }
-}
 
 /// The configuration as it develops.
 pub(super) struct Live {
@@ -72,7 +30,7 @@ pub(super) struct Live {
     nudge: mpsc::Sender<()>,
     said: Rc<RefCell<Said>>,
     // The object that was read last, whether it could be used or not.
-    revision: i64,
+    version: Option<(Api, i64)>,
     // An object has been used.
     has_object: bool,
     // It has been deleted since.
@@ -110,7 +68,7 @@ impl Live {
             store,
             written,
             nudge,
-            revision: 0,
+            version: None,
             has_object: false,
             is_gone: false,
             trouble: None,
@@ -122,11 +80,14 @@ impl Live {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let read = runtime.block_on(async { timeout(FIRST_MAX, self.store.read()).await });
+        let read = runtime.block_on(async { timeout(FIRST_MAX, self.store.look()).await });
         let falling = "falling back to default configuration, could not read from etcd:";
         match read {
-            Ok(Ok((Some(object), _))) => self.take(&object),
-            Ok(Ok((None, _))) => tracing::info!("{falling} there is no key {}", self.store.key),
+            Ok(Ok(Look {
+                found: Some(object),
+                ..
+            })) => self.take(&object),
+            Ok(Ok(_)) => tracing::info!("{falling} there is no key {}", self.store.key),
             Ok(Err(error)) => self.say_trouble(&format!("{falling} {error}")),
             Err(_) => self.say_trouble(&format!("{falling} no answer within {FIRST_MAX:?}")),
         }
@@ -170,7 +131,7 @@ impl Live {
                 "cannot read {} from etcd: {error}; what is configured stays, trying on",
                 self.store.key
             ));
-            self.store.backend.leave();
+            self.store.leave();
             sleep(RETRY).await;
         }
     }
@@ -178,48 +139,19 @@ impl Live {
     /// Reads and watches until something is wrong.
     async fn session(&mut self) -> Result<std::convert::Infallible, Error> {
         loop {
-            let revision = self.look().await?;
-            let request = WatchRequest {
-                range: KeyRange::key(self.store.key.clone()),
-                start_revision: revision + 1,
-            };
-            let mut watch = self.store.backend.watch(request).await?;
-            // A look is cheap, and a watch that has ended without a word is found out by it.
-            loop {
-                match timeout(LOOK_EVERY, watch.next()).await {
-                    Err(_) => {
-                        self.look().await?;
-                    }
-                    Ok(message) => {
-                        let message = message?;
-                        for event in message.events {
-                            match event {
-                                Event::Put(object) => self.take_and_reload(&object),
-                                Event::Delete { .. } => self.gone(),
-                            }
-                        }
-                        if message.canceled.is_some() {
-                            break;
-                        }
-                    }
-                }
+            let look = self.store.look().await?;
+            if self.trouble.take().is_some() {
+                tracing::info!("{} is read from etcd again", self.store.key);
             }
+            match &look.found {
+                Some(object) => self.take_and_reload(object),
+                None => self.gone(),
+            }
+            self.store.change(&look).await?;
         }
     }
 
-    async fn look(&mut self) -> Result<i64, Error> {
-        let (object, revision) = self.store.read().await?;
-        if self.trouble.take().is_some() {
-            tracing::info!("{} is read from etcd again", self.store.key);
-        }
-        match object {
-            Some(object) => self.take_and_reload(&object),
-            None => self.gone(),
-        }
-        Ok(revision)
-    }
-
-    fn take_and_reload(&mut self, object: &KeyValue) {
+    fn take_and_reload(&mut self, object: &Found) {
         self.take(object);
         let text = dnsfile::write(&self.said.borrow().settings, &self.around);
         if text != self.written.text() {
@@ -230,11 +162,10 @@ impl Live {
     }
 
     /// Uses an object, if it is another one than before and can be used.
-    fn take(&mut self, object: &KeyValue) {
-        if object.mod_revision == self.revision {
+    fn take(&mut self, object: &Found) {
+        if self.version.replace(object.version) == Some(object.version) {
             return;
         }
-        self.revision = object.mod_revision;
         self.is_gone = false;
         let read = object::read(&self.store.key, &object.value, &self.base);
         let read = read.and_then(|read| match &read.settings.dnssec {

@@ -12,6 +12,7 @@ mod live;
 mod object;
 mod settings;
 mod sources;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +28,10 @@ use crate::program::{Source, Written};
 use crate::signals::{Announce, Commanded};
 
 use dnsfile::Surroundings;
-use live::{Live, Store};
+use live::Live;
 use settings::Settings;
 use sources::Wishes;
+use store::Store;
 
 /// The version of SkyDNS whose answers these are.
 const SKYDNS_VERSION: &str = "2.5.3a";
