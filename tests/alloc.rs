@@ -96,6 +96,7 @@ const KEYS: &[(&str, &str)] = &[
         "/skydns/org/example/web/b",
         r#"{"host":"192.0.2.2","port":80}"#,
     ),
+    ("/skydns/org/example/wild/*", r#"{"host":"192.0.2.3"}"#),
     ("/skydns/org/example/text", r#"{"text":"hello"}"#),
     (
         "/skydns/arpa/in-addr/192/0/2/1",
@@ -196,6 +197,23 @@ fn an_answer_from_etcd_allocates_nothing() {
         "nothing.example.org. A",
     ] {
         assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
+    }
+}
+
+#[test]
+fn an_answer_of_a_wildcard_allocates_nothing() {
+    for like in ["coredns", "skydns"] {
+        let dnsfile = format!(
+            ". {{\n {AROUND} etcd example.org {{\n endpoint http://192.0.2.9:2379\n wildcards records\n answers {like}\n }}\n}}\n"
+        );
+        for question in [
+            "foo.wild.example.org. A",
+            "bar.foo.wild.example.org. A",
+            "foo.wild.example.org. AAAA",
+            "foo.example.org. A",
+        ] {
+            assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
+        }
     }
 }
 

@@ -3,8 +3,12 @@
 use std::collections::HashSet;
 
 use crate::kit::query::flags;
+use crate::kit::wire::name::is_within;
 use crate::kit::wire::writer::{Compressor, Rdata};
 use crate::kit::wire::{Class, Rtype, Section, Writer};
+
+/// Octets of an answer for any name: with header, question and OPT it must not be longer than a message can be.
+const WIRE_BELOW_MAX: usize = 60_000;
 
 /// An answer, as far as the tree can make it.
 #[derive(Debug, Default)]
@@ -69,6 +73,49 @@ impl Made1 {
     }
 }
 
+impl Made1 {
+    /// Everything behind the owner, uncompressed.
+    fn write_data(&self, wire: &mut Vec<u8>, qname: &[u8]) -> Option<()> {
+        let (rtype, _) = self.rdata();
+        wire.extend_from_slice(&rtype.0.to_be_bytes());
+        wire.extend_from_slice(&Class::IN.0.to_be_bytes());
+        wire.extend_from_slice(&self.ttl.to_be_bytes());
+        let length_at = wire.len();
+        wire.extend_from_slice(&[0, 0]);
+        match &self.data {
+            Data::A(octets) => wire.extend_from_slice(octets),
+            Data::Aaaa(octets) => wire.extend_from_slice(octets),
+            Data::Name(_, name) => wire.extend_from_slice(away_from(name, qname)?),
+            Data::Mx(preference, name) => {
+                wire.extend_from_slice(&preference.to_be_bytes());
+                wire.extend_from_slice(away_from(name, qname)?);
+            }
+            Data::Srv(priority, weight, port, target) => {
+                for number in [priority, weight, port] {
+                    wire.extend_from_slice(&number.to_be_bytes());
+                }
+                wire.extend_from_slice(away_from(target, qname)?);
+            }
+            Data::Txt(text) => {
+                for string in text.chunks(255) {
+                    wire.push(string.len() as u8);
+                    wire.extend_from_slice(string);
+                }
+            }
+            Data::Raw(_, octets) => wire.extend_from_slice(octets),
+        }
+        let length = u16::try_from(wire.len() - length_at - 2).ok()?;
+        let room = wire.get_mut(length_at..length_at + 2)?;
+        room.copy_from_slice(&length.to_be_bytes());
+        Some(())
+    }
+}
+
+/// A name, unless it is `qname` or below it.
+fn away_from<'n>(name: &'n [u8], qname: &[u8]) -> Option<&'n [u8]> {
+    (!is_within(&name.to_ascii_lowercase(), qname)).then_some(name)
+}
+
 impl Made {
     /// Whether nothing outside the tree is needed.
     pub(super) fn is_whole(&self) -> bool {
@@ -110,6 +157,26 @@ impl Made {
         }
         message.drain(..start);
         (message, counts)
+    }
+
+    /// The same for the question of any name that `qname` stands in for: the only pointers are of owners, to the question. `None` if the name
+    /// is needed in another place, or something outside the tree is.
+    pub(super) fn wire_below(&self, qname: &[u8]) -> Option<(Vec<u8>, [u16; 3])> {
+        let mut wire = Vec::new();
+        let sections = [&self.answer, &self.additional];
+        for item in sections.into_iter().flatten() {
+            let Item::Record(record) = item else {
+                return None;
+            };
+            match &*record.owner == qname {
+                true => wire.extend_from_slice(&[0xc0, 12]),
+                false => wire.extend_from_slice(away_from(&record.owner, qname)?),
+            }
+            record.write_data(&mut wire, qname)?;
+        }
+        let count = |items: &[Item]| u16::try_from(items.len()).ok();
+        let counts = [count(&self.answer)?, 0, count(&self.additional)?];
+        (wire.len() <= WIRE_BELOW_MAX).then_some((wire, counts))
     }
 }
 

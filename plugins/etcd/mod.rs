@@ -29,6 +29,7 @@ mod style;
 mod tls;
 mod tree;
 mod v2;
+mod wildcard;
 mod zone;
 
 use std::sync::Arc;
@@ -99,6 +100,13 @@ fn put_in(
     let tree = follower.tree();
     if config.style.auto_ptr {
         tree.index_addresses();
+        let mut zones = config.zones.iter();
+        if config.style.sky.is_none() && !zones.any(|zone| is_reverse(zone.name.as_wire())) {
+            server.warn(
+                span,
+                "`auto-ptr` answers in reverse zones, and none is among the zones here; add the networks, as in `example.org 192.0.2.0/24`",
+            );
+        }
     }
     let zones = config.zones.iter().map(|zone| {
         // What is made from the addresses of all names changes with all of them.
@@ -175,6 +183,7 @@ impl Handler for Etcd {
         let of = Of {
             view: self.view,
             qtype: answered_type(query.qtype()).0,
+            for_wildcard: false,
         };
         let hash = tree.hash(query.qname());
         let changes = tree.changes();
@@ -194,14 +203,7 @@ impl Handler for Etcd {
             }
             None => {
                 drop(shard);
-                // What has no entry may still be answered for: patterns and names that are their words, wildcards, names above addresses.
-                if self.style.record_wildcards
-                    || self.style.auto_ptr
-                    || labels(query.qname()).any(is_wildcard)
-                {
-                    return self.make(query, next, zone, of, None);
-                }
-                self.missing(query, next, zone)
+                self.without_entry(query, next, zone, of)
             }
         }
     }
@@ -224,6 +226,27 @@ impl Etcd {
             which: format!("etcd {}", self.follower.endpoints()),
             what: "nothing has been read from it yet".into(),
             not_ready: true,
+        }
+    }
+
+    /// What has no entry may still be answered for: patterns and names that are their words, wildcards, names above addresses.
+    fn without_entry<'c>(
+        &'c self,
+        query: Query,
+        next: Next<'c>,
+        zone: &'c ZoneData,
+        of: Of,
+    ) -> Served<'c> {
+        let is_made = self.style.auto_ptr && is_reverse(query.qname());
+        if self.style.record_wildcards && !is_made {
+            return match self.from_wildcard(query, next, zone, of) {
+                Ok(served) => served,
+                Err((query, next)) => self.make(query, next, zone, of, None),
+            };
+        }
+        match is_made || labels(query.qname()).any(is_wildcard) {
+            true => self.make(query, next, zone, of, None),
+            false => self.missing(query, next, zone),
         }
     }
 
@@ -302,7 +325,7 @@ impl Etcd {
             let mut names = collector.automatic(query.qname());
             names.next().is_some()
         };
-        if self.style.auto_ptr && self.collected(zone, has_address) {
+        if self.style.auto_ptr && is_reverse(query.qname()) && self.collected(zone, has_address) {
             return self.no_data(query, next, zone);
         }
         if self.fallthrough.passes(query.qname()) {

@@ -106,6 +106,8 @@ pub(super) struct Of {
     pub(super) view: u16,
     /// The type asked for, or 0 for all types that no record has.
     pub(super) qtype: u16,
+    /// Not of the name itself but of those below it that a wildcard answers for.
+    pub(super) for_wildcard: bool,
 }
 
 impl Tree {
@@ -729,7 +731,11 @@ mod tests {
     fn a_change_takes_the_answers_of_its_name_and_above() {
         let tree = Tree::new();
         tree.apply(vec![put("org/a", "{}", 1), put("org/b", "{}", 2)]);
-        let of = Of { view: 0, qtype: 1 };
+        let of = Of {
+            view: 0,
+            qtype: 1,
+            for_wildcard: false,
+        };
         for name in [&b"\x01a\x03org\0"[..], b"\x01b\x03org\0", b"\x03org\0"] {
             let hash = tree.hash(name);
             let version = tree.shard(hash).find(hash, name).expect("exists").version;

@@ -14,12 +14,12 @@ use std::net::IpAddr;
 
 use futures_util::future::join_all;
 
+use super::collect::Collector;
+use super::made::Made;
 use super::style::Sky;
 use super::tree::{Finished, Of};
 use super::zone::{SOA_OCTETS, ZoneData};
 use super::{Etcd, Place, answered_type, finish as finished, negative};
-#[cfg(test)]
-use super::{collect::Collector, made::Made};
 use crate::kit::errors::ServeError;
 use crate::kit::handler::{Next, Served};
 use crate::kit::query::{Facts, Query, flags};
@@ -98,6 +98,7 @@ impl Etcd {
         let of = Of {
             view: self.view,
             qtype: Rtype::PTR.0,
+            for_wildcard: false,
         };
         let hash = tree.hash(query.qname());
         let changes = tree.changes();
@@ -180,6 +181,7 @@ impl Etcd {
             let of = Of {
                 view: self.view,
                 qtype: qtype.0,
+                for_wildcard: false,
             };
             let valid = if made.alone { 0 } else { changes };
             let keep = Finished::new(of, valid, counts, &wire);
@@ -305,21 +307,24 @@ impl Etcd {
     }
 }
 
-/// An answer for which nothing must be waited for.
-#[cfg(test)]
+/// The answer of a name, or that there is none; `None` if something outside must be asked for it.
 pub(super) fn make_now(
     collector: Collector<'_>,
     sky: &Sky,
     name: &[u8],
     qtype: Rtype,
-) -> Option<Made> {
+) -> Option<Option<Made>> {
     let ttl = collector.style.ttl;
     let asked = Asked {
         owner: name,
         name,
         qtype,
     };
-    Some(settle(make(collector, sky, asked)?, Vec::new(), ttl))
+    match make(collector, sky, asked) {
+        None => Some(None),
+        Some(parts) if parts.outside().is_empty() => Some(Some(settle(parts, Vec::new(), ttl))),
+        Some(_) => None,
+    }
 }
 
 /// The address that the query came to.
