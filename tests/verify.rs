@@ -402,3 +402,126 @@ fn subtree_and_leases_are_as_the_server_has_them() {
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     }
 }
+
+#[test]
+fn skydnss_answers_are_recognized_and_compared_as_such() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(dir.path(), 1);
+    let mut keys = tree(600);
+    for (path, value) in [
+        // Hidden from above, found by who asks for it.
+        (
+            "org/example/rack0/_tcp/_http/w1",
+            r#"{"host":"10.5.0.1","port":80}"#,
+        ),
+        // Equal content counts once, before weights.
+        (
+            "org/example/twins/a",
+            r#"{"host":"10.5.0.2","port":80,"ttl":7200}"#,
+        ),
+        (
+            "org/example/twins/b",
+            r#"{"host":"10.5.0.2","port":80,"ttl":60}"#,
+        ),
+        (
+            "org/example/twins/c",
+            r#"{"host":"10.5.0.3","port":80,"weight":3}"#,
+        ),
+        // An alias through a key outside the zone, and two at one name.
+        ("org/example/through", r#"{"host":"x.elsewhere.net"}"#),
+        ("org/example/two/a", r#"{"host":"both.example.org"}"#),
+        ("org/example/two/b", r#"{"host":"parent.example.org"}"#),
+        // Below nothing that is served: SkyDNS needs no zone for it.
+        ("arpa/in-addr/192/0/2/1", r#"{"host":"both.example.org"}"#),
+        (
+            "arpa/in-addr/192/0/2/2/8f1c",
+            r#"{"host":"both.example.org"}"#,
+        ),
+    ] {
+        keys.push((path.to_owned(), value.to_owned()));
+    }
+    import(dir.path(), &cluster, "skydns", &keys);
+    let endpoint = &cluster.endpoints()[0];
+    let server = Skeindns::start(
+        dir.path(),
+        &format!(
+            ".:0 {{\n bind 127.0.0.1\n errors\n etcd example.org 10.0.0.0/8 {{\n  endpoint {endpoint}\n  answers skydns\n }}\n}}\n"
+        ),
+    );
+    server.line(|line| line.contains("records at revision"));
+    let output = verify(&server, &cluster, &["--all", "--format", "json"]);
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["ok"], report["total"], "{report:#}");
+    let output = verify(
+        &server,
+        &cluster,
+        &[
+            "1.2.0.192.in-addr.arpa",
+            "2.2.0.192.in-addr.arpa",
+            "nothing.example.org",
+        ],
+    );
+    let shown = text(&output);
+    assert!(
+        shown.contains("PTR  expected PTR both.example.org. (3600)"),
+        "{shown}"
+    );
+    assert!(shown.contains("expected NXDOMAIN  got NXDOMAIN"), "{shown}");
+    let output = verify(
+        &server,
+        &cluster,
+        &["--all", "--answers", "coredns", "--domain", "example.org"],
+    );
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+}
+
+#[test]
+fn wildcards_in_keys_and_a_zones_own_key() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(dir.path(), 1);
+    let mut keys = tree(50);
+    for (path, value) in [
+        ("org/example", r#"{"host":"10.6.0.1"}"#),
+        ("org/example/*", r#"{"host":"10.6.0.2","port":80}"#),
+        ("org/example/sub/*/a", r#"{"host":"10.6.0.3","port":80}"#),
+    ] {
+        keys.push((path.to_owned(), value.to_owned()));
+    }
+    import(dir.path(), &cluster, "skydns", &keys);
+    for answers in ["coredns", "skydns"] {
+        let options = format!("answers {answers}\n  apex own\n  wildcards records");
+        let server = serve(dir.path(), &cluster, "skydns", &options);
+        let conf = dir.path().join("skydns/Dnsfile");
+        let dnsfile = fs::read_to_string(&conf).expect("just written");
+        let port = format!(":{} ", server.port);
+        fs::write(&conf, dnsfile.replace(":0 ", &port)).expect("our folder");
+        let output = binary()
+            .args(["verify", "--all", "--verbose", "--conf"])
+            .arg(&conf)
+            .output()
+            .expect("the binary starts");
+        let report = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{answers}: {report}");
+        assert!(
+            report.contains("ok    example.org. A  expected A 10.6.0.1"),
+            "{report}"
+        );
+        let output = binary()
+            .args([
+                "verify",
+                "no.where.example.org",
+                "b.c.sub.example.org",
+                "--conf",
+            ])
+            .arg(&conf)
+            .output()
+            .expect("the binary starts");
+        let report = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{answers}: {report}");
+        assert!(
+            report.contains("A 10.6.0.2") && report.contains("80 a.b.c.sub.example.org."),
+            "{report}"
+        );
+    }
+}

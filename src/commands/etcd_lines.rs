@@ -20,12 +20,32 @@ pub(crate) struct EtcdLine {
     pub(crate) server: Option<SocketAddr>,
     /// Where the keys are.
     pub(crate) cluster: FromFile,
-    /// `subtree`.
-    pub(crate) subtree: Option<String>,
-    /// `fallthrough` is there.
-    pub(crate) fallthrough: bool,
-    /// `min-lease-ttl` and `max-lease-ttl`, in seconds.
-    pub(crate) lease_ttl: (Option<u32>, Option<u32>),
+    /// The other options, as they are written.
+    options: Vec<Vec<String>>,
+}
+
+impl EtcdLine {
+    /// Whether an option is written.
+    pub(crate) fn has(&self, option: &str) -> bool {
+        self.options
+            .iter()
+            .any(|words| words.first().is_some_and(|word| word == option))
+    }
+
+    /// An option's first argument.
+    pub(crate) fn word(&self, option: &str) -> Option<&str> {
+        let words = self
+            .options
+            .iter()
+            .find(|words| words.first().is_some_and(|word| word == option));
+        words.and_then(|words| words.get(1)).map(String::as_str)
+    }
+
+    /// An option's time in seconds.
+    pub(crate) fn seconds(&self, option: &str) -> Option<u32> {
+        let duration: Duration = parse_duration(self.word(option)?).ok()?;
+        Some(u32::try_from(duration.as_secs()).unwrap_or(u32::MAX))
+    }
 }
 
 /// Reads a Dnsfile. The error says what to do.
@@ -81,10 +101,6 @@ fn line(block: &ServerBlock, directive: &Directive, folder: &Path, port: u16) ->
 
 fn option(line: &mut EtcdLine, words: &[&str], folder: &Path) {
     let file = |name: &str| -> PathBuf { folder.join(name) };
-    let seconds = |text: &str| {
-        let duration: Option<Duration> = parse_duration(text).ok();
-        duration.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
-    };
     match words {
         ["endpoint", urls @ ..] => {
             let urls = urls.iter().map(|url| (*url).to_owned());
@@ -111,11 +127,9 @@ fn option(line: &mut EtcdLine, words: &[&str], folder: &Path) {
             line.cluster.endpoints = vec!["http://127.0.0.1:2379".into()];
         }
         ["listen", address] => line.cluster.endpoints = vec![format!("http://{address}")],
-        ["subtree", mode] => line.subtree = Some((*mode).to_owned()),
-        ["fallthrough", ..] => line.fallthrough = true,
-        ["min-lease-ttl", ttl] => line.lease_ttl.0 = seconds(ttl),
-        ["max-lease-ttl", ttl] => line.lease_ttl.1 = seconds(ttl),
-        _ => {}
+        _ => line
+            .options
+            .push(words.iter().map(|word| (*word).to_owned()).collect()),
     }
 }
 
@@ -148,9 +162,9 @@ mod tests {
         assert_eq!(first.server, "127.0.0.2:1053".parse().ok());
         assert_eq!(first.cluster.endpoints.len(), 2);
         assert_eq!(first.cluster.path.as_deref(), Some("a/b"));
-        assert_eq!(first.subtree.as_deref(), Some("off"));
-        assert_eq!(first.lease_ttl, (Some(5), None));
-        assert!(first.fallthrough && !second.fallthrough);
+        assert_eq!(first.word("subtree"), Some("off"));
+        assert_eq!(first.seconds("min-lease-ttl"), Some(5));
+        assert!(first.has("fallthrough") && !second.has("fallthrough"));
         let tls = first.cluster.tls.as_ref().expect("it is written");
         assert_eq!(tls.ca.as_deref(), Some(Path::new("/srv/ca.pem")));
         assert_eq!(second.zones, ["skydns.local."]);

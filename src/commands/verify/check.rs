@@ -134,7 +134,8 @@ impl Checker<'_> {
             let Some(zone) = self.zones.get(task.zone) else {
                 continue;
             };
-            if first.answer(zone, &task.question) != second.answer(zone, &task.question) {
+            let answer = |model: &Model| model.answer(&self.zones, zone, &task.question);
+            if answer(first) != answer(second) {
                 check.verdict = Verdict::Changing;
             }
         }
@@ -207,7 +208,7 @@ impl Checker<'_> {
         let Some(zone) = self.zones.get(task.zone) else {
             return check;
         };
-        let expected = model.answer(zone, question);
+        let expected = model.answer(&self.zones, zone, question);
         match reply {
             Ok(reply) => {
                 check.took = reply.took;

@@ -35,7 +35,7 @@ use super::etcd_lines::{self, EtcdLine};
 use ask::{How, Silence, UDP_OCTETS};
 use check::{Broken, Check, Checker, Task, Verdict};
 use compare::Ttl;
-use model::{Rules, Subtree, Zone};
+use model::{Answers, Rules, Subtree, Zone};
 use report::Format;
 use state::State;
 
@@ -83,6 +83,14 @@ pub(crate) struct Verify {
     /// What a name with records below it answers, as `subtree` in the Dnsfile; on without it
     #[arg(long, value_enum)]
     subtree: Option<Subtree>,
+
+    /// Whose answers the server gives; recognized by its SOA record without this
+    #[arg(long, value_enum)]
+    answers: Option<Answers>,
+
+    /// TTL of records that have neither one of their own nor a lease; 300 without it, like SkyDNS that of its SOA record
+    #[arg(long, value_name = "SECONDS")]
+    default_ttl: Option<u32>,
 
     /// How TTLs are compared
     #[arg(long, value_enum, default_value_t)]
@@ -142,11 +150,18 @@ async fn run(args: &Verify, conf: Option<&Path>, port: u16) -> Result<Vec<Check>
     let names = state.model.names();
     let mut zones = settings.zones.clone();
     let mut notes = Vec::new();
-    if args.domain.is_empty() && conf.is_none() {
-        zones::discover(&settings.how, &names, &settings.rules, &mut zones)
+    let silent = |silence| settings.server(&silence);
+    if zones.is_empty() {
+        zones = zones::discover(&settings.how, &names, &settings.rules)
             .await
-            .map_err(|silence| settings.server(&silence))?;
+            .map_err(silent)?;
     }
+    if args.answers.is_none() && conf.is_none() {
+        zones::recognize(&settings.how, &mut zones, args.default_ttl)
+            .await
+            .map_err(silent)?;
+    }
+    zones::add_reverse(&mut zones);
     if zones.is_empty() {
         let server = settings.how.server;
         return Err(Failure::Usage(format!(
@@ -278,7 +293,8 @@ fn of_lines(args: &Verify, lines: &[EtcdLine], first: &EtcdLine) -> Result<Vec<Z
     {
         let mut found = zones::named(&line.zones, &rules(args, line)).map_err(Failure::Usage)?;
         for zone in &mut found {
-            zone.fallthrough = line.fallthrough;
+            zone.fallthrough = line.has("fallthrough");
+            zone.fallthrough_nodata = line.has("fallthrough-nodata");
         }
         zones.extend(found);
     }
@@ -286,18 +302,34 @@ fn of_lines(args: &Verify, lines: &[EtcdLine], first: &EtcdLine) -> Result<Vec<Z
 }
 
 fn rules(args: &Verify, line: &EtcdLine) -> Rules {
-    let default = Rules::default();
-    let written = match line.subtree.as_deref() {
+    let answers = match line.word("answers") {
+        Some("skydns") => Answers::Skydns,
+        _ => Answers::Coredns,
+    };
+    let default = Rules::like(args.answers.unwrap_or(answers));
+    let subtree = match line.word("subtree") {
         Some("children") => Subtree::Children,
         Some("off") => Subtree::Off,
         _ => Subtree::On,
     };
+    let wildcards = line.word("wildcards");
+    let seconds = |option, default| line.seconds(option).unwrap_or(default);
+    let number = |option: &str| line.word(option).and_then(|word| word.parse().ok());
+    let local = line.word("local").and_then(|name| Name::parse(name).ok());
     Rules {
-        subtree: args.subtree.unwrap_or(written),
+        subtree: args.subtree.unwrap_or(subtree),
+        apex_is_own: line.word("apex") == Some("own"),
+        query_wildcards: wildcards != Some("records"),
+        record_wildcards: matches!(wildcards, Some("records" | "both")),
+        ttl: args.default_ttl.unwrap_or(seconds("ttl", default.ttl)),
+        min_ttl: seconds("min-ttl", default.min_ttl),
+        priority: number("priority").unwrap_or(default.priority),
         lease_ttl: (
-            line.lease_ttl.0.unwrap_or(default.lease_ttl.0),
-            line.lease_ttl.1.unwrap_or(default.lease_ttl.1),
+            seconds("min-lease-ttl", default.lease_ttl.0),
+            seconds("max-lease-ttl", default.lease_ttl.1),
         ),
+        local: local.map(|name| name.to_lowercase().as_wire().into()),
+        ndots: number("ndots").map_or(default.ndots, usize::from),
         ..default
     }
 }
@@ -356,6 +388,14 @@ fn all(
         };
         tasks.extend(questions(zones, zone, name, types));
     }
+    // What is not there may be somebody else's: then nothing is known about it.
+    tasks.retain(|task| {
+        let zone = zones.get(task.zone).filter(|zone| zone.fallthrough_nodata);
+        zone.is_none_or(|zone| {
+            let answer = state.model.answer(zones, zone, &task.question);
+            !answer.records.is_empty()
+        })
+    });
     for (at, zone) in zones
         .iter()
         .enumerate()
@@ -388,7 +428,9 @@ fn all(
 }
 
 fn questions(zones: &[Zone], zone: usize, name: &[u8], types: &[Rtype]) -> Vec<Task> {
-    let is_apex = zones.get(zone).is_some_and(|zone| *zone.name == *name);
+    let is_apex = zones
+        .get(zone)
+        .is_some_and(|zone| *zone.name == *name && !zone.is_apart);
     let reverse = quick::is_reverse(name);
     let wanted = TYPES.iter().filter(|rtype| match **rtype {
         Rtype::SOA | Rtype::NS => is_apex,

@@ -18,7 +18,9 @@ pub(crate) fn tasks(zones: &[Zone], model: &Model, host: &str) -> Vec<Task> {
                 zone: at,
             });
         };
-        add(&zone.name, Rtype::SOA);
+        if !zone.is_apart {
+            add(&zone.name, Rtype::SOA);
+        }
         if is_reverse(&zone.name) {
             continue;
         }
@@ -43,7 +45,7 @@ fn reverse_of(zones: &[Zone], model: &Model, tasks: &[Task]) -> Vec<Task> {
         if !matches!(task.question.rtype, Rtype::A | Rtype::AAAA) {
             continue;
         }
-        for record in model.answer(zone, &task.question).records {
+        for record in model.answer(zones, zone, &task.question).records {
             let Some(reverse) = reverse_name(&record.rr.data) else {
                 continue;
             };
