@@ -471,12 +471,10 @@ fn tls_files(
 fn identity(config: &Cluster) -> String {
     let mut endpoints = config.endpoints.clone();
     endpoints.sort();
-    let read = |file: &PathBuf| std::fs::read(file).unwrap_or_default();
-    let ca = config.tls.ca.as_ref().map(read);
-    let own = config.tls.identity.as_ref();
-    let own = own.map(|(cert, key)| (read(cert), read(key)));
+    // Of the TLS files only where they are: what is in them is read again while they are used.
     // A fixed seed: the same text after a reload, and nothing of the secrets in it.
-    let secrets = foldhash::quality::FixedState::default().hash_one((&config.credentials, ca, own));
+    let secrets =
+        foldhash::quality::FixedState::default().hash_one((&config.credentials, &config.tls));
     format!("{} {secrets:016x}", endpoints.join(","))
 }
 

@@ -1,5 +1,5 @@
 //! What etcd may do to us, at a steady load of queries that are all compared with what they must be: members killed, frozen, without a quorum,
-//! history compacted, a backup restored, values that cannot be read, tokens that end.
+//! history compacted, a backup restored, values that cannot be read, tokens and certificates that end.
 //!
 //! `cargo test --test chaos` is the short run; `make chaos` is the long one, which also measures and prints a table. Nothing here is asserted to
 //! be fast: what is asserted is that no answer about a name that did not change is wrong, failed or missing, and that changes arrive in the end.
@@ -44,7 +44,7 @@ fn nothing_that_etcd_does_makes_an_answer_wrong() {
 }
 
 #[test]
-fn nothing_that_becomes_of_tokens_does() {
+fn neither_tokens_nor_certificates_that_end_do() {
     secured(&SHORT).finish();
 }
 
@@ -204,6 +204,22 @@ fn secured(length: &Length) -> World {
         world.cluster.ctl(&["role", "add", "other"]);
         world.cluster.ctl(&["user", "grant-role", "dns", "other"]);
         world.put_and_see("granted");
+    });
+    world.case("certificates rotated under another authority", |world| {
+        let certificates = world.certificates.as_ref();
+        certificates.expect("it has them").rotate();
+        world.cluster.members.clear();
+        world.cluster.start_members();
+    });
+    world.case("rotated again, and a reload meanwhile", |world| {
+        let certificates = world.certificates.as_ref();
+        certificates.expect("it has them").rotate();
+        world.cluster.members.clear();
+        world.server.process.signal("-HUP");
+        world
+            .server
+            .line(|line| line.contains("Reloading complete"));
+        world.cluster.start_members();
     });
     world
 }

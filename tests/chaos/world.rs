@@ -120,6 +120,7 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) cluster: Cluster,
     pub(crate) server: Skeindns,
+    pub(crate) certificates: Option<Certificates>,
     load: Option<Load>,
     writer: Option<Writer>,
     written: Arc<Vec<Written>>,
@@ -131,7 +132,7 @@ impl World {
     pub(crate) fn start() -> World {
         let dir = tempfile::tempdir().expect("a folder");
         let cluster = Cluster::start(dir.path(), 5);
-        World::with(dir, cluster, String::new())
+        World::with(dir, cluster, None, String::new())
     }
 
     /// A cluster with TLS, a user for us, and tokens that end after three seconds.
@@ -183,10 +184,15 @@ impl World {
             file("client.key"),
             file("ca.pem")
         );
-        World::with(dir, cluster, options)
+        World::with(dir, cluster, Some(certificates), options)
     }
 
-    fn with(dir: TempDir, cluster: Cluster, options: String) -> World {
+    fn with(
+        dir: TempDir,
+        cluster: Cluster,
+        certificates: Option<Certificates>,
+        options: String,
+    ) -> World {
         for at in 0..STILL {
             cluster.put_host(&format!("still{at}"), at as u32);
         }
@@ -202,6 +208,7 @@ impl World {
             dir,
             cluster,
             server,
+            certificates,
             load: None,
             writer: None,
             written,
