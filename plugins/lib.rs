@@ -16,6 +16,7 @@ mod debug;
 mod errors;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+mod file;
 mod forward;
 mod health;
 mod loadbalance;
@@ -46,9 +47,10 @@ pub static PLUGINS: &[&Plugin] = &[
     &loadbalance::PLUGIN, // before cache: every answer gets an order of its own, kept or not
     &acl::PLUGIN,         // before cache: an answer that is kept is not for everyone
     &cache::PLUGIN,       // before anything that fetches; after anything that judges the client
+    &file::PLUGIN, // zones of our own: behind cache, which serves them no slower, before what others are asked for
     #[cfg(feature = "etcd")]
     &etcd::PLUGIN, // data of our own before what others are asked for
-    &r#loop::PLUGIN,      // in front of what it watches
-    &forward::PLUGIN,     // the rest of the world
-    &whoami::PLUGIN,      // when nobody else cares
+    &r#loop::PLUGIN, // in front of what it watches
+    &forward::PLUGIN, // the rest of the world
+    &whoami::PLUGIN, // when nobody else cares
 ];

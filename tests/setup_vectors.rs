@@ -365,3 +365,24 @@ fn parsing() {
         assert!(loads(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn file() {
+    expect(
+        &[
+            "file db.example.org",
+            "file db.example.org 10.0.0.0/24",
+            "file db.example.org example.org example.com {\nreload 10s\nfallthrough\n}",
+            "file db.example.org {\nreload_by_mtime\nupstream\n}",
+            "file db.example.org\nfile db.example.com example.com",
+        ],
+        &[
+            "file",
+            "file db.example.org {\nreload 0\n}",
+            "file db.example.org {\nreload\n}",
+            "file db.example.org {\nreload 10\n}",
+            "file db.example.org {\ntransfer from 192.0.2.1\n}",
+            "file db.example.org {\nno_reload\n}",
+        ],
+    );
+}

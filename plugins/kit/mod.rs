@@ -1,5 +1,6 @@
 //! The kit: what a plugin is written with.
 
+pub mod authority;
 pub mod clock;
 pub mod dnsfile;
 pub mod edge;

@@ -338,10 +338,15 @@ impl Answer {
 
     /// Sets header flags.
     pub fn flags(mut self, set: u16) -> Self {
+        self.set_flags(set);
+        self
+    }
+
+    /// As [`flags`](Answer::flags), in place.
+    pub(crate) fn set_flags(&mut self, set: u16) {
         for (byte, set) in self.slot.reply[2..4].iter_mut().zip(set.to_be_bytes()) {
             *byte |= set;
         }
-        self
     }
 
     /// Sets the response code.
@@ -366,6 +371,19 @@ impl Answer {
         ttl: u32,
         rdata: Rdata<'_>,
     ) -> Self {
+        self.put(section, owner, rtype, ttl, rdata);
+        self
+    }
+
+    /// As [`record`](Answer::record), in place; false if there was no room.
+    pub(crate) fn put(
+        &mut self,
+        section: Section,
+        owner: Owner<'_>,
+        rtype: Rtype,
+        ttl: u32,
+        rdata: Rdata<'_>,
+    ) -> bool {
         let slot = &mut *self.slot;
         let class = slot.facts.qclass;
         let owner = match owner {
@@ -373,8 +391,7 @@ impl Answer {
             Owner::Name(name) => name,
         };
         Writer::new(&mut slot.reply, &mut slot.names)
-            .record(section, owner, rtype, class, ttl, rdata);
-        self
+            .record(section, owner, rtype, class, ttl, rdata)
     }
 
     /// Appends a record of another class than the question's.
@@ -395,18 +412,55 @@ impl Answer {
 
     /// Appends records already in wire form, `count` of them; pointers in them may lead to the question (`C0 0C`) only.
     pub fn records_wire(mut self, section: Section, count: u16, wire: &[u8]) -> Self {
+        self.put_wire(section, count, wire);
+        self
+    }
+
+    /// As [`records_wire`](Answer::records_wire), in place; false if there was no room.
+    pub(crate) fn put_wire(&mut self, section: Section, count: u16, wire: &[u8]) -> bool {
         let at = match section {
             Section::Answer => 6,
             Section::Authority => 8,
             Section::Additional => 10,
         };
         let reply = &mut self.slot.reply;
-        if reply.len() + wire.len() <= usize::from(u16::MAX) {
-            let total = u16::from_be_bytes([reply[at], reply[at + 1]]).saturating_add(count);
-            reply[at..at + 2].copy_from_slice(&total.to_be_bytes());
-            reply.extend_from_slice(wire);
+        if reply.len() + wire.len() > usize::from(u16::MAX) {
+            return false;
         }
-        self
+        let total = u16::from_be_bytes([reply[at], reply[at + 1]]).saturating_add(count);
+        reply[at..at + 2].copy_from_slice(&total.to_be_bytes());
+        reply.extend_from_slice(wire);
+        true
+    }
+
+    /// As `put_wire`, for records with the first half of a pointer at each of `pointers`: it is made one to `target`, a place in the question.
+    pub(crate) fn put_relative(
+        &mut self,
+        section: Section,
+        count: u16,
+        wire: &[u8],
+        pointers: &[u16],
+        target: usize,
+    ) -> bool {
+        let start = self.slot.reply.len();
+        if !self.put_wire(section, count, wire) {
+            return false;
+        }
+        let to = (0xc000 | target as u16).to_be_bytes();
+        if let Some(written) = self.slot.reply.get_mut(start..) {
+            for at in pointers {
+                let at = usize::from(*at);
+                if let Some(place) = written.get_mut(at..at + 2) {
+                    place.copy_from_slice(&to);
+                }
+            }
+        }
+        true
+    }
+
+    /// Octets written so far, without OPT.
+    pub fn octets(&self) -> usize {
+        self.slot.reply.len()
     }
 
     /// Marks it as not to be kept by `cache`.

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::authority::Registry;
 use super::dnsfile::Span;
 use super::errors::SetupError;
 use super::handler::{Handler, Link};
@@ -158,6 +159,7 @@ pub struct ServerSetup<'p> {
     pub(crate) root: PathBuf,
     pub(crate) all_classes: bool,
     pub(crate) plugins_in_block: Vec<&'static str>,
+    pub(crate) authority: Arc<Registry>,
 }
 
 impl ServerSetup<'_> {
@@ -196,6 +198,11 @@ impl ServerSetup<'_> {
     /// The plugins of the block, in the table's order; names as in the table.
     pub fn plugins_in_block(&self) -> &[&'static str] {
         &self.plugins_in_block
+    }
+
+    /// The zones that this block serves: who has one puts it there, who transfers or announces it finds it there once the program works.
+    pub fn authority(&self) -> Arc<Registry> {
+        Arc::clone(&self.authority)
     }
 
     /// Listens on these addresses instead of all (`bind`).

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::kit::authority::Registry;
 use crate::kit::dnsfile::{ServerBlock, Span, Word};
 use crate::kit::errors::{self, SetupError};
 use crate::kit::handler::Link;
@@ -97,6 +99,7 @@ pub(super) struct Block {
     root: PathBuf,
     all_classes: bool,
     chain: Vec<Link>,
+    authority: Arc<Registry>,
 }
 
 impl Block {
@@ -176,6 +179,7 @@ impl Block {
             root: services.start_folder(),
             all_classes: false,
             chain: Vec::new(),
+            authority: Arc::default(),
         }
     }
 
@@ -213,6 +217,7 @@ impl Block {
             root: std::mem::take(&mut self.root),
             all_classes: self.all_classes,
             plugins_in_block: self.plugins.clone(),
+            authority: Arc::clone(&self.authority),
         };
         if let Err(found) = (plugin.setup)(directives, &mut server) {
             errors.extend(found.0.into_iter().map(|error| named(plugin, error)));
