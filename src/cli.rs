@@ -105,6 +105,8 @@ pub(crate) enum Command {
         )]
         flags: Vec<OsString>,
     },
+    /// Keep this machine's names and addresses in etcd, for as long as it lives.
+    Register(Box<commands::Register>),
     /// Print the version.
     Version,
 }

@@ -4,12 +4,14 @@ mod check;
 mod cluster;
 mod etcd_lines;
 mod plugins;
+mod register;
 mod service;
 mod skydns;
 mod verify;
 
 pub(crate) use check::check;
 pub(crate) use plugins::{names, plugins};
+pub(crate) use register::{Register, register};
 pub(crate) use service::{Service, service};
 pub(crate) use skydns::{skydns, skydns_arguments};
 pub(crate) use verify::{Verify, verify};
