@@ -57,7 +57,7 @@ pub(crate) fn register(flags: Register) -> ExitCode {
     let ended = match config.print {
         true => agent::print(&config),
         false => {
-            crate::logging::start();
+            crate::logging::start(crate::logging::Style::CoreDns);
             crate::logging::report_panics();
             let runtime = Builder::new_current_thread()
                 .enable_all()
