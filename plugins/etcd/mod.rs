@@ -239,7 +239,7 @@ impl Etcd {
     ) -> Served<'c> {
         let is_made = self.style.auto_ptr && is_reverse(query.qname());
         if self.style.record_wildcards && !is_made {
-            return match self.from_wildcard(query, next, zone, of) {
+            return match self.by_wildcard(query, next, zone, of) {
                 Ok(served) => served,
                 Err((query, next)) => self.make(query, next, zone, of, None),
             };

@@ -267,3 +267,80 @@ proptest! {
         prop_assert_eq!(answered, expected);
     }
 }
+
+//--- Aliases ----------------------------------------------------------------------------------------
+
+/// What a name of a small web of names has: aliases to others of it by number, or an address.
+fn web() -> impl Strategy<Value = Vec<Vec<Option<u8>>>> {
+    let one = prop_oneof![3 => (0u8..12).prop_map(Some), 1 => Just(None)];
+    prop::collection::vec(prop::collection::vec(one, 1..4), 1..12)
+}
+
+fn web_keys(web: &[Vec<Option<u8>>]) -> Keys {
+    let mut keys = Keys::new();
+    for (name, hosts) in web.iter().enumerate() {
+        for (child, host) in hosts.iter().enumerate() {
+            let host = match host {
+                Some(other) => format!("n{other}.example.org"),
+                None => format!("192.0.2.{}", name + 1),
+            };
+            let value = format!(r#"{{"host":"{host}","port":{child}}}"#);
+            let record = Record::read(value.as_bytes(), 1, None).expect("a record");
+            let path = format!("org/example/n{name}/c{child}");
+            keys.insert(path.into_bytes().into(), record);
+        }
+    }
+    keys
+}
+
+proptest! {
+    #[test]
+    fn every_alias_that_is_shown_leads_to_something_shown(
+        web in web(), like_skydns in any::<bool>(), srv in any::<bool>(),
+    ) {
+        let keys = web_keys(&web);
+        let style = Style {
+            sky: like_skydns.then_some(Sky { local: None, ndots: 2, no_rec: false, completion_ttl: 60 }),
+            subtree: Subtree::On,
+            apex_is_own: false,
+            query_wildcards: true,
+            record_wildcards: false,
+            auto_ptr: false,
+            ttl: 300,
+            min_ttl: 30,
+            priority: 10,
+            hostmaster: None,
+            serial_is_time: false,
+        };
+        let zone = Zone::parse("example.org").expect("a zone");
+        let zones = ZoneSet::new([zone.clone()]);
+        let zone = ZoneData::new(zone, Arc::new(AtomicI64::new(0)), &style);
+        let qname = Name::parse("n0.example.org").expect("a name");
+        let qtype = if srv { Rtype::SRV } else { Rtype::A };
+        let collector = Collector { keys: &keys, addresses: None, zones: &zones, zone: &zone, style: &style, lookups: 0 };
+        let made = match &style.sky {
+            None => answer::make(collector, qname.as_wire(), qtype),
+            Some(sky) => skydns::make_now(collector, sky, qname.as_wire(), qtype).expect("nothing is outside"),
+        };
+        let made = made.expect("the name exists");
+        let section = if srv { &made.additional } else { &made.answer };
+        let records: Vec<_> = section.iter().map(|item| match item {
+            Item::Record(record) => record,
+            Item::Outside { .. } => panic!("nothing is outside"),
+        }).collect();
+        let owners: Vec<&[u8]> = records.iter().map(|record| &*record.owner).collect();
+        let mut seen = std::collections::HashSet::new();
+        for record in &records {
+            prop_assert!(seen.insert((&record.owner, &record.data)), "twice");
+            if let Data::Name(Rtype::CNAME, target) = &record.data {
+                prop_assert!(owners.contains(&&**target), "{record:?} leads nowhere");
+            }
+        }
+        if like_skydns {
+            let aliases = records.iter().filter(|record| matches!(record.data, Data::Name(..)));
+            let aliases: Vec<_> = aliases.map(|record| &record.owner).collect();
+            let distinct: std::collections::HashSet<_> = aliases.iter().collect();
+            prop_assert_eq!(distinct.len(), aliases.len());
+        }
+    }
+}

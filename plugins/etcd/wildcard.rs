@@ -19,7 +19,7 @@ const NO_NAME: [u16; 3] = [u16::MAX; 3];
 impl Etcd {
     /// Answers for a name that has no entry from the wildcard at its closest encloser (RFC 4592 §3.3.1). Comes back with the query if that
     /// must be looked at closer.
-    pub(super) fn from_wildcard<'c>(
+    pub(super) fn by_wildcard<'c>(
         &'c self,
         query: Query,
         next: Next<'c>,
