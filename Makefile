@@ -5,9 +5,9 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # As root, or through sudo.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
-TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot-dnsutils openssl curl iproute2
+TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot-dnsutils openssl curl iproute2 lintian
 
-.PHONY: run build test quick check deny image image-test bench chaos test-packages
+.PHONY: run build test quick check deny image image-test deb deb-test cargo-deb bench chaos test-packages
 
 run: build
 	@echo
@@ -54,6 +54,19 @@ image:
 
 image-test:
 	tests/image.sh
+
+# The server's and the agent's Debian packages.
+deb: build cargo-deb
+	$(CARGO) deb --no-build
+	$(CARGO) deb --no-build --variant=register
+
+# The same packages with the tests' binary, in a copy of this machine.
+deb-test: cargo-deb test-packages
+	$(CARGO) build
+	tests/deb.sh
+
+cargo-deb:
+	@command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
 
 bench: build
 	$(CARGO) run --release -p skein-bench -- --write docs
