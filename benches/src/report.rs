@@ -1,6 +1,6 @@
 //! The table, the picture, and what the kernel says about a process.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -13,69 +13,158 @@ pub(crate) struct Row {
     pub(crate) server: &'static str,
     pub(crate) cpu_us: f64,
     pub(crate) qps: f64,
+    /// At half of that rate.
     pub(crate) p50: Duration,
+    /// The same.
     pub(crate) p99: Duration,
+    /// Half of the answers when one query is asked at a time.
+    pub(crate) alone: Duration,
     pub(crate) lost: u64,
+    /// Before the first query.
+    pub(crate) idle_mib: f64,
+    /// After the last.
     pub(crate) memory_mib: f64,
 }
 
-impl Row {
-    /// For the terminal, while it runs.
-    pub(crate) fn line(&self) -> String {
-        format!(
-            "{:8} {:9} {:7.2} us CPU/query {:9.0} qps  p50 {:5.0} us  p99 {:6.0} us  {:7.1} MiB  lost {}",
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:10} {:9} {:7.2} us CPU/query {:9.0} qps  p50 {:5.0} us  p99 {:6.0} us  alone {:4.0} us  {:7.1} MiB  lost {}",
             self.workload,
             self.server,
             self.cpu_us,
             self.qps,
-            self.p50.as_secs_f64() * 1e6,
-            self.p99.as_secs_f64() * 1e6,
+            micros(self.p50),
+            micros(self.p99),
+            micros(self.alone),
             self.memory_mib,
             self.lost
         )
     }
 }
 
-/// The rows as a Markdown table, with the ratio to the floor and ours to each peer.
-pub(crate) fn table(rows: &[Row]) -> String {
-    let floor = rows
-        .iter()
-        .find(|row| row.server == "echo")
-        .map_or(f64::NAN, |row| row.cpu_us);
-    let mut out = String::from(
-        "| workload | server | CPU us/query | to the floor | ours to it | queries/s | p50 us | p99 us | memory MiB | lost |\n|---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    for row in rows {
-        let ours = rows
-            .iter()
-            .find(|other| other.workload == row.workload && other.server == "skeindns");
-        let ratio = ours
-            .filter(|_| row.server != "skeindns")
-            .map_or(String::new(), |ours| {
-                format!("{:.2}", ours.cpu_us / row.cpu_us)
-            });
-        // Writing to a String cannot fail.
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+/// What was measured side by side.
+#[derive(Default)]
+pub(crate) struct Rows(Vec<Row>);
+
+impl Rows {
+    /// Prints it and keeps it.
+    pub(crate) fn push(&mut self, row: Row) {
+        println!("{row}");
+        self.0.push(row);
+    }
+
+    /// A server under a workload.
+    pub(crate) fn find(&self, workload: &str, server: &str) -> Option<&Row> {
+        let mut rows = self.0.iter();
+        rows.find(|row| row.workload == workload && row.server == server)
+    }
+
+    /// CPU per query of the floor.
+    pub(crate) fn floor(&self) -> Option<f64> {
+        self.find("floor", "echo").map(|row| row.cpu_us)
+    }
+
+    /// Rows of ours.
+    pub(crate) fn ours(&self) -> impl Iterator<Item = &Row> {
+        self.0.iter().filter(|row| row.server == "skeindns")
+    }
+
+    /// Rows of other servers.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Row> {
+        let rows = self.0.iter();
+        rows.filter(|row| !matches!(row.server, "skeindns" | "echo"))
+    }
+
+    /// As a Markdown table, with the ratio to the floor and ours to each peer.
+    pub(crate) fn table(&self) -> String {
+        let floor = self.floor().unwrap_or(f64::NAN);
+        let mut out = String::from(
+            "| workload | server | CPU us/query | to the floor | ours to it | queries/s | p50 us | p99 us | alone us | idle MiB | MiB | lost |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        );
+        for row in &self.0 {
+            let ours = self.find(row.workload, "skeindns");
+            let ours = ours.filter(|_| row.server != "skeindns");
+            let ratio = ours.map(|ours| format!("{:.2}", ours.cpu_us / row.cpu_us));
+            // Writing to a String cannot fail.
+            writeln!(
+                out,
+                "| {} | {} | {:.2} | {:.2} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {} |",
+                row.workload,
+                row.server,
+                row.cpu_us,
+                row.cpu_us / floor,
+                ratio.unwrap_or_default(),
+                row.qps,
+                micros(row.p50),
+                micros(row.p99),
+                micros(row.alone),
+                row.idle_mib,
+                row.memory_mib,
+                row.lost
+            )
+            .ok();
+        }
+        out
+    }
+}
+
+/// One figure that has no peer beside it.
+pub(crate) struct Figure {
+    pub(crate) what: String,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+}
+
+impl Figure {
+    /// A figure in its unit.
+    pub(crate) fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Figure {
+        Figure {
+            what: what.into(),
+            value,
+            unit,
+        }
+    }
+
+    /// A time.
+    pub(crate) fn micros(what: impl Into<String>, value: Duration) -> Figure {
+        Figure::new(what, micros(value), "us")
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:.2} {}", self.what, self.value, self.unit)
+    }
+}
+
+/// As a Markdown table.
+pub(crate) fn figures(figures: &[Figure]) -> String {
+    let mut out = String::from("| measured | value | unit |\n|---|---|---|\n");
+    for figure in figures {
         writeln!(
             out,
-            "| {} | {} | {:.2} | {:.2} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {} |",
-            row.workload,
-            row.server,
-            row.cpu_us,
-            row.cpu_us / floor,
-            ratio,
-            row.qps,
-            row.p50.as_secs_f64() * 1e6,
-            row.p99.as_secs_f64() * 1e6,
-            row.memory_mib,
-            row.lost
+            "| {} | {:.2} | {} |",
+            figure.what, figure.value, figure.unit
         )
         .ok();
     }
     out
 }
 
+/// The one in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// Writes `performance-table.md` and `performance.svg`.
-pub(crate) fn write(dir: &Path, rows: &[Row], table: &str) -> io::Result<()> {
+pub(crate) fn write(dir: &Path, rows: &Rows, tables: &str) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let date = output("date", &["-u", "+%Y-%m-%d"]);
     let kernel = output("uname", &["-sr"]);
@@ -85,10 +174,10 @@ pub(crate) fn write(dir: &Path, rows: &[Row], table: &str) -> io::Result<()> {
         .find_map(|line| line.strip_prefix("model name"))
         .map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let text = format!(
-        "Measured on {date} ({kernel}, {cpu}), each server on one core, the generator on another.\n\n{table}"
+        "Measured on {date} ({kernel}, {cpu}), each server on one core, the generator on another.\n\n{tables}"
     );
     fs::write(dir.join("performance-table.md"), text)?;
-    fs::write(dir.join("performance.svg"), picture(rows))
+    fs::write(dir.join("performance.svg"), picture(&rows.0))
 }
 
 /// Bars of CPU time per query.
@@ -142,28 +231,22 @@ pub(crate) fn pin(core: &str) -> io::Result<()> {
     }
 }
 
-/// User and system time of a process and its children, in seconds.
+/// User and system time of a process and those it started, in seconds.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    // The kernel counts in hundredths of a second.
     let own = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |i: usize| {
-            fields
-                .get(i)
-                .and_then(|text| text.parse::<f64>().ok())
-                .unwrap_or_default()
-        };
-        (ticks(11) + ticks(12)) / 100.0
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        ticks
+            .filter_map(|text| text.parse::<f64>().ok())
+            .sum::<f64>()
+            / 100.0
     };
-    own(pid) + children(pid).into_iter().map(own).sum::<f64>()
+    family(pid).into_iter().map(own).sum()
 }
 
-/// Resident memory of a process and its children.
+/// Resident memory of a process and those it started.
 pub(crate) fn memory_mib(pid: u32) -> f64 {
     let own = |pid: u32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -177,12 +260,21 @@ pub(crate) fn memory_mib(pid: u32) -> f64 {
             .unwrap_or_default()
             / 1024.0
     };
-    own(pid) + children(pid).into_iter().map(own).sum::<f64>()
+    family(pid).into_iter().map(own).sum()
 }
 
-fn children(pid: u32) -> Vec<u32> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_whitespace()
-        .filter_map(|text| text.parse().ok())
-        .collect()
+/// A process and all that it started.
+fn family(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut at = 0;
+    while let Some(&pid) = all.get(at) {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let list = fs::read_to_string(path).unwrap_or_default();
+        all.extend(
+            list.split_whitespace()
+                .filter_map(|text| text.parse::<u32>().ok()),
+        );
+        at += 1;
+    }
+    all
 }

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::load::{self, Queries as _};
+use crate::store;
+
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Workload {
@@ -14,28 +17,32 @@ pub(crate) enum Workload {
     Cache,
     /// The same behind errors, metrics and loadbalance.
     Full,
+    /// And a line of log for every query.
+    FullLog,
     /// Every query goes to the upstream.
     Forward,
-    /// 1,000 keys of etcd.
+    /// Keys of etcd.
     Etcd,
+    /// The same behind a cache.
+    EtcdCache,
+    /// Lines of a hosts file.
+    Hosts,
+    /// Records of a zone.
+    Auth,
 }
 
 impl Workload {
-    /// All of them.
-    pub(crate) const ALL: [Workload; 4] = [
-        Workload::Cache,
-        Workload::Full,
-        Workload::Forward,
-        Workload::Etcd,
-    ];
-
     /// Its name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Workload::Cache => "cache",
             Workload::Full => "full",
+            Workload::FullLog => "fulllog",
             Workload::Forward => "forward",
             Workload::Etcd => "etcd",
+            Workload::EtcdCache => "etcdcache",
+            Workload::Hosts => "hosts",
+            Workload::Auth => "auth",
         }
     }
 
@@ -43,10 +50,19 @@ impl Workload {
     pub(crate) fn servers(self) -> &'static [&'static str] {
         match self {
             Workload::Cache => &["skeindns", "coredns", "dnsdist", "unbound"],
-            Workload::Full => &["skeindns", "coredns"],
             Workload::Forward => &["skeindns", "coredns", "dnsdist"],
-            Workload::Etcd => &["skeindns", "coredns"],
+            Workload::Auth => &["skeindns", "coredns", "nsd", "knotd"],
+            Workload::Full
+            | Workload::FullLog
+            | Workload::Etcd
+            | Workload::EtcdCache
+            | Workload::Hosts => &["skeindns", "coredns"],
         }
+    }
+
+    /// Whether there must be an etcd.
+    pub(crate) fn wants_etcd(self) -> bool {
+        matches!(self, Workload::Etcd | Workload::EtcdCache)
     }
 }
 
@@ -66,6 +82,23 @@ pub(crate) struct Lab {
     names: usize,
 }
 
+/// How a server is started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'p> {
+    /// Cores, as taskset takes them.
+    pub(crate) cores: &'p str,
+    /// Workers of ours.
+    pub(crate) workers: usize,
+}
+
+impl Place<'_> {
+    /// One core of its own.
+    pub(crate) const ALONE: Place<'static> = Place {
+        cores: "0",
+        workers: 1,
+    };
+}
+
 /// A running server.
 pub(crate) struct Server {
     child: Child,
@@ -81,10 +114,27 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// Whether the only name asked has an address that ends in this octet.
+    pub(crate) fn answers_with(&self, queries: &load::Ready, octet: u8) -> io::Result<bool> {
+        let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.connect(("127.0.0.1", self.port))?;
+        let mut packet = [0; 512];
+        let length = queries.write(0, &mut packet);
+        socket.send(&packet[..length])?;
+        let length = socket.recv(&mut packet)?;
+        Ok(packet[..length].last() == Some(&octet))
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// The address of the name with this number.
+fn address(i: usize) -> String {
+    format!("10.{}.{}.{}", i >> 16 & 255, i >> 8 & 255, i & 255)
 }
 
 impl Lab {
@@ -92,28 +142,27 @@ impl Lab {
     pub(crate) fn new(names: usize) -> io::Result<Lab> {
         let dir = tempfile::tempdir()?;
         let mut zone = String::from(
-            "$ORIGIN example.org.\n$TTL 3600\n@ SOA ns admin 1 7200 900 1209600 300\n@ NS ns\nns A 127.0.0.1\n",
+            "$ORIGIN example.org.\n$TTL 3600\n@ SOA ns admin 1 7200 900 1209600 300\n@ NS ns\nns A 127.0.0.1\nflood TXT flood\n",
         );
+        let mut hosts = String::new();
         for i in 0..names {
-            zone.push_str(&format!(
-                "h{i} A 10.{}.{}.{}\n",
-                i >> 16 & 255,
-                i >> 8 & 255,
-                i & 255
-            ));
+            zone.push_str(&format!("h{i} A {}\n", address(i)));
+            hosts.push_str(&format!("{} h{i}.example.org\n", address(i)));
         }
         fs::write(dir.path().join("zone"), zone)?;
+        fs::write(dir.path().join("hosts"), hosts)?;
         Ok(Lab { dir, names })
+    }
+
+    /// Names in it.
+    pub(crate) fn names(&self) -> usize {
+        self.names
     }
 
     /// The upstream that forwarding servers ask, on core 1 beside the generator.
     pub(crate) fn upstream(&self) -> io::Result<Server> {
         let port = free_port()?;
-        let dir = self.dir.path().display();
-        let conf = format!(
-            "server:\n  ip-address: 127.0.0.1@{port}\n  username: \"\"\n  zonesdir: \"{dir}\"\n  database: \"\"\n  pidfile: \"{dir}/nsd.pid\"\n  zonelistfile: \"{dir}/zl\"\n  xfrdfile: \"{dir}/xf\"\n  xfrdir: \"{dir}\"\n  server-count: 1\n  reuseport: no\n  rrl-ratelimit: 0\nremote-control:\n  control-enable: no\nzone:\n  name: example.org\n  zonefile: zone\n"
-        );
-        let conf = self.write("nsd.conf", &conf)?;
+        let conf = self.write("upstream.conf", &self.nsd(port))?;
         self.start(&["nsd", "-d", "-c", &conf], "1", port)
     }
 
@@ -156,43 +205,32 @@ impl Lab {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        for i in 0..self.names {
-            let key = format!("/skydns/org/example/h{i}");
-            let value = format!(
-                r#"{{"host":"10.{}.{}.{}","ttl":3600}}"#,
-                i >> 16 & 255,
-                i >> 8 & 255,
-                i & 255
-            );
-            let put = Command::new("etcdctl")
-                .env("ETCDCTL_API", "3")
-                .args(["--endpoints", &client_url, "put", &key, &value])
-                .output()?;
-            if !put.status.success() {
-                return Err(io::Error::other("etcdctl put failed"));
-            }
-        }
+        store::fill(&client_url, self.names)?;
         Ok(server)
     }
 
-    /// A server under test, on core 0 (or on `cores`).
+    /// A server under test.
     pub(crate) fn server(
         &self,
         program: &Path,
         name: &str,
         workload: Workload,
         upstream: u16,
-        cores: &str,
+        place: Place<'_>,
     ) -> io::Result<Server> {
         let port = free_port()?;
         let program = program.display().to_string();
+        let dir = self.dir.path().display();
+        let cores = place.cores;
         match name {
             "skeindns" => {
-                let conf = self.write("Dnsfile", &chain(workload, port, upstream)?)?;
-                self.start(&[&program, "--conf", &conf], cores, port)
+                let conf = self.write("Dnsfile", &self.chain(workload, port, upstream)?)?;
+                let workers = format!("SKEINDNS_WORKERS={}", place.workers);
+                let command = ["env", &workers, &program, "--conf", &conf];
+                self.start(&command, cores, port)
             }
             "coredns" => {
-                let conf = self.write("Corefile", &chain(workload, port, upstream)?)?;
+                let conf = self.write("Corefile", &self.chain(workload, port, upstream)?)?;
                 self.start(&[&program, "-conf", &conf], cores, port)
             }
             "dnsdist" => {
@@ -208,16 +246,34 @@ impl Lab {
                 self.start(&[&program, "--supervised", "-C", &conf], cores, port)
             }
             "unbound" => {
-                let dir = self.dir.path().display();
                 let conf = format!(
                     "server:\n  interface: 127.0.0.1@{port}\n  do-not-query-localhost: no\n  do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  pidfile: \"\"\n  directory: \"{dir}\"\n  module-config: \"iterator\"\n  num-threads: 1\n  use-syslog: no\n  verbosity: 0\n  msg-cache-size: 200m\n  rrset-cache-size: 400m\nremote-control:\n  control-enable: no\nforward-zone:\n  name: \".\"\n  forward-addr: 127.0.0.1@{upstream}\n"
                 );
                 let conf = self.write("unbound.conf", &conf)?;
                 self.start(&[&program, "-d", "-c", &conf], cores, port)
             }
+            "nsd" => {
+                let conf = self.write("nsd.conf", &self.nsd(port))?;
+                self.start(&[&program, "-d", "-c", &conf], cores, port)
+            }
+            "knotd" => {
+                fs::create_dir_all(self.dir.path().join("knot"))?;
+                let conf = format!(
+                    "server:\n  rundir: \"{dir}/knot\"\n  listen: 127.0.0.1@{port}\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\ndatabase:\n  storage: \"{dir}/knot\"\nzone:\n  - domain: example.org\n    storage: \"{dir}\"\n    file: zone\n    zonefile-sync: -1\n"
+                );
+                let conf = self.write("knot.conf", &conf)?;
+                self.start(&[&program, "-c", &conf], cores, port)
+            }
             "echo" => self.start(&[&program, "echo", &port.to_string()], cores, port),
             other => Err(io::Error::other(format!("no such server: {other}"))),
         }
+    }
+
+    fn nsd(&self, port: u16) -> String {
+        let dir = self.dir.path().display();
+        format!(
+            "server:\n  ip-address: 127.0.0.1@{port}\n  username: \"\"\n  zonesdir: \"{dir}\"\n  database: \"\"\n  pidfile: \"{dir}/nsd.{port}.pid\"\n  zonelistfile: \"{dir}/zl.{port}\"\n  xfrdfile: \"{dir}/xf.{port}\"\n  xfrdir: \"{dir}\"\n  server-count: 1\n  reuseport: no\n  rrl-ratelimit: 0\nremote-control:\n  control-enable: no\nzone:\n  name: example.org\n  zonefile: zone\n"
+        )
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<String> {
@@ -247,20 +303,27 @@ impl Lab {
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
-}
 
-/// The chain of a workload, for us and for CoreDNS alike.
-fn chain(workload: Workload, port: u16, upstream: u16) -> io::Result<String> {
-    let metrics = free_port()?;
-    let body = match workload {
-        Workload::Cache => format!("cache 3600\nforward . 127.0.0.1:{upstream}\n"),
-        Workload::Forward => format!("forward . 127.0.0.1:{upstream}\n"),
-        Workload::Full => format!(
-            "errors\nprometheus 127.0.0.1:{metrics}\ncache 3600\nloadbalance\nforward . 127.0.0.1:{upstream}\n"
-        ),
-        Workload::Etcd => {
-            format!("etcd example.org {{\npath /skydns\nendpoint http://127.0.0.1:{upstream}\n}}\n")
-        }
-    };
-    Ok(format!(".:{port} {{\nbind 127.0.0.1\n{body}}}\n"))
+    /// The chain of a workload, for us and for CoreDNS alike.
+    fn chain(&self, workload: Workload, port: u16, upstream: u16) -> io::Result<String> {
+        let metrics = free_port()?;
+        let dir = self.dir.path().display();
+        let forward = format!("forward . 127.0.0.1:{upstream}\n");
+        let full =
+            format!("errors\nprometheus 127.0.0.1:{metrics}\ncache 3600\nloadbalance\n{forward}");
+        let etcd = format!(
+            "etcd example.org {{\npath /skydns\nendpoint http://127.0.0.1:{upstream}\n}}\n"
+        );
+        let body = match workload {
+            Workload::Cache => format!("cache 3600\n{forward}"),
+            Workload::Forward => forward,
+            Workload::Full => full,
+            Workload::FullLog => format!("log\n{full}"),
+            Workload::Etcd => etcd,
+            Workload::EtcdCache => format!("cache 3600\n{etcd}"),
+            Workload::Hosts => format!("hosts {dir}/hosts\n"),
+            Workload::Auth => format!("file {dir}/zone example.org\n"),
+        };
+        Ok(format!(".:{port} {{\nbind 127.0.0.1\n{body}}}\n"))
+    }
 }
