@@ -193,6 +193,58 @@ fn a_truncated_reply_without_tcp_is_passed_on() {
     assert!(answer.metadata.truncation);
 }
 
+#[test]
+fn a_thousand_ask_for_one_cold_name_and_the_upstream_is_asked_once() {
+    let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    upstream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    let port = upstream.local_addr().expect("it is bound").port();
+    let dir = tempfile::tempdir().expect("a folder");
+    let dnsfile = format!(
+        "example.com:0 {{\n    bind 127.0.0.1\n    cache\n    forward . 127.0.0.1:{port} {{\n        read_timeout 60s\n    }}\n}}\n"
+    );
+    let server = Skeindns::start(dir.path(), &dnsfile);
+    let (clients, each) = (100, 10);
+    let clients = (0..clients).map(|_| {
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+        client.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        client
+            .connect((Ipv4Addr::LOCALHOST, server.port))
+            .expect("loopback");
+        client
+    });
+    let clients: Vec<UdpSocket> = clients.collect();
+    let send = |client: &UdpSocket, name: &str, id: u16| {
+        let mut message = query(name, RecordType::A);
+        message.metadata.id = id;
+        let bytes = message.to_vec().expect("a small query");
+        client.send(&bytes).expect("it listens");
+    };
+    let mut buffer = [0; 512];
+    for client in &clients {
+        (0..each).for_each(|id| send(client, "www.example.com.", id));
+        // Refused at once: when that has come, the ten before it wait inside.
+        send(client, "outside.example.", 999);
+        let length = client.recv(&mut buffer).expect("an answer");
+        let refused = Message::from_vec(&buffer[..length]).expect("a message");
+        assert_eq!(refused.metadata.id, 999);
+    }
+    let (length, from) = upstream.recv_from(&mut buffer).expect("it is asked");
+    upstream.set_nonblocking(true).expect("a socket");
+    let mut more = [0; 512];
+    assert!(upstream.recv_from(&mut more).is_err(), "it is asked again");
+    upstream
+        .send_to(&good(&buffer[..length]), from)
+        .expect("loopback");
+    for client in &clients {
+        for _ in 0..each {
+            let length = client.recv(&mut buffer).expect("an answer");
+            let answer = Message::from_vec(&buffer[..length]).expect("a message");
+            assert_eq!(addresses(&answer), [Ipv4Addr::new(192, 0, 2, 1)]);
+        }
+    }
+    assert!(upstream.recv_from(&mut more).is_err(), "it is asked again");
+}
+
 /// The good answer of a hostile upstream.
 fn good(query: &[u8]) -> Vec<u8> {
     let mut reply = query.to_vec();
