@@ -74,3 +74,6 @@ bench: build
 # What etcd may do to us, at a steady load, and how long things take: a table.
 chaos: build test-packages
 	SKEINDNS_BINARY=$(abspath $(TARGET))/release/skeindns $(CARGO) test --test chaos -- --ignored --nocapture in_full
+
+bench-instructions:
+	benches/instructions.sh

@@ -1,4 +1,4 @@
-//! The store: finished messages in wire form, in shards, least recently used first to go.
+//! The store: finished messages in wire form, in shards; the oldest that was not used lately is the first to go.
 //!
 //! It knows keys, octets and order, and nothing of TTL rules (`age`) or of what may be kept (`mod`). A hit is one
 //! hash, one shard's lock, one comparison and one copy; nothing is allocated.
@@ -44,6 +44,11 @@ const DO: u8 = 1;
 const CD: u8 = 2;
 /// Answers to queries without RD stand apart: what an upstream answers to those (a referral, say) is no answer to others.
 const NO_RD: u8 = 4;
+/// Of an entry: it answered since it was put in or spared. Not a part of the question.
+const USED: u8 = 128;
+
+/// Entries that are spared in a row before one goes, so that letting one go costs little even if all were used.
+const SPARED_MAX: usize = 16;
 
 /// What makes two questions the same.
 #[derive(Clone, Copy, Debug)]
@@ -250,7 +255,7 @@ impl Entry {
         let wire = self.wire();
         let [t0, t1] = subject.qtype.0.to_be_bytes();
         let [c0, c1] = subject.qclass.0.to_be_bytes();
-        self.bits == subject.bits
+        self.bits & !USED == subject.bits
             && wire.get(12..name_end) == Some(subject.qname)
             && wire.get(name_end..name_end + 4) == Some(&[t0, t1, c0, c1])
             && self.ecs() == subject.ecs
@@ -356,7 +361,21 @@ impl Half {
         }
     }
 
+    /// Lets one go: the oldest that did not answer since it was put in or spared (second chance, also called CLOCK). That is nearly the
+    /// least recently used one, and a hit need not move its entry: it writes one bit, once, where moving would write to its neighbours
+    /// in the list, which another worker may have just used.
     fn evict(&mut self) -> bool {
+        for _ in 0..SPARED_MAX {
+            let Some((&hash, entry)) = self.entries.peek_lru() else {
+                return false;
+            };
+            if entry.bits & USED == 0 {
+                break;
+            }
+            if let Some(entry) = self.entries.get_mut(&hash) {
+                entry.bits &= !USED;
+            }
+        }
         match self.entries.pop_lru() {
             Some((_, old)) => {
                 self.octets -= old.octets();
@@ -404,7 +423,7 @@ impl Shard {
         }
     }
 
-    /// The entry for this question, now the most recently used one.
+    /// The entry for this question, which counts as a use.
     pub(super) fn get(
         &mut self,
         kind: Kind,
@@ -416,9 +435,14 @@ impl Shard {
         if entries.is_empty() {
             return None;
         }
-        entries
-            .get_mut(&key.hash)
-            .filter(|entry| entry.matches(subject))
+        let entry = entries
+            .peek_mut(&key.hash)
+            .filter(|entry| entry.matches(subject))?;
+        // Most have it already, and what is only read stays in every core's cache.
+        if entry.bits & USED == 0 {
+            entry.bits |= USED;
+        }
+        Some(entry)
     }
 
     /// The same without counting as a use.
@@ -714,7 +738,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_kept_and_the_least_recently_used_go() {
+    fn the_budget_is_kept_and_what_is_used_stays() {
         let store = Store::new(LIMITS);
         let mut evicted = 0;
         for n in 0..20_000 {
