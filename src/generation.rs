@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
 use crate::limits::{DRAIN, START_HOOK, STOP, STOP_HOOK};
+use crate::listen::inherited;
 use crate::listen::open::{self, Kind, Pair};
 use crate::program::{self, Loaded, Refused, Source};
 use crate::worker::{Assignment, Generation, Handle, Order, Phase};
@@ -247,6 +248,7 @@ impl Engine {
         let mut background = Vec::new();
         let mut tasks = Some(std::mem::take(&mut program.background));
         if old.is_none() {
+            warn_of_unused_sockets(&bound);
             background = spawn_all(tasks.take().unwrap_or_default());
         }
         let listeners = program.listeners.iter().enumerate();
@@ -473,6 +475,17 @@ fn spawn_all(tasks: Vec<(String, BackgroundTask)>) -> Vec<JoinHandle<()>> {
         })
     };
     tasks.into_iter().map(spawn).collect()
+}
+
+/// Sockets that were passed on to us and that nobody listens on: queries to them would wait for ever.
+fn warn_of_unused_sockets(bound: &[(SocketAddr, SocketAddr)]) {
+    for address in inherited::addresses() {
+        if !bound.iter().any(|(_, local)| *local == address) {
+            tracing::warn!(
+                "a socket on {address} was passed on to us, but no server block listens there; bind the same address"
+            );
+        }
+    }
 }
 
 /// Whether a stream socket on one address would take connections of the other.

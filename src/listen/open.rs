@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::limits::{PORT_TRIES, RECEIVE_BUFFER_OCTETS};
+use crate::listen::inherited;
 use crate::listen::mmsg::PacketInfo;
 use crate::system;
 
@@ -52,7 +53,9 @@ fn try_probe(address: SocketAddr, kind: Kind) -> Result<SocketAddr, String> {
     let address = usable(address);
     let mut found = address;
     let mut held = Vec::new();
-    if kind == Kind::Dns {
+    // What was passed on to us is bound already, by us.
+    let is_ours = |is_udp| kind == Kind::Dns && inherited::has(address, is_udp);
+    if kind == Kind::Dns && !is_ours(true) {
         match bind(found, Type::DGRAM, false).and_then(|socket| local(&socket)) {
             Ok(local) => found = local,
             Err(error) => held.push(Held {
@@ -63,10 +66,13 @@ fn try_probe(address: SocketAddr, kind: Kind) -> Result<SocketAddr, String> {
         }
     }
     // The listening state is what a second listener collides with.
-    let tcp = bind(found, Type::STREAM, false).and_then(|socket| {
-        socket.listen(1)?;
-        local(&socket)
-    });
+    let tcp = match is_ours(false) {
+        true => Ok(found),
+        false => bind(found, Type::STREAM, false).and_then(|socket| {
+            socket.listen(1)?;
+            local(&socket)
+        }),
+    };
     match tcp {
         Ok(local) => found = local,
         Err(error) => held.push(Held {
@@ -83,17 +89,23 @@ fn try_probe(address: SocketAddr, kind: Kind) -> Result<SocketAddr, String> {
 
 /// Opens a worker's sockets for an address that was probed, or that the running generation has.
 pub(crate) fn pair(address: SocketAddr) -> io::Result<Pair> {
-    let udp = bind(address, Type::DGRAM, true)?;
+    let udp = match inherited::udp(address) {
+        Some(udp) => udp?,
+        None => bind(address, Type::DGRAM, true)?.into(),
+    };
     // Where it is refused, the kernel's default has to do.
     system::set_receive_buffer(udp.as_fd(), RECEIVE_BUFFER_OCTETS).ok();
     system::omit_path_mtu(udp.as_fd(), address.is_ipv6()).ok();
     system::ask_packet_info(udp.as_fd(), packet_info(address))?;
-    let tcp = bind(address, Type::STREAM, true)?;
-    tcp.listen(BACKLOG)?;
-    Ok(Pair {
-        udp: udp.into(),
-        tcp: tcp.into(),
-    })
+    let tcp = match inherited::tcp(address) {
+        Some(tcp) => tcp?,
+        None => {
+            let tcp = bind(address, Type::STREAM, true)?;
+            tcp.listen(BACKLOG)?;
+            tcp.into()
+        }
+    };
+    Ok(Pair { udp, tcp })
 }
 
 /// Opens the socket of an HTTP endpoint whose address was probed.
