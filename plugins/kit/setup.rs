@@ -5,6 +5,7 @@
 //! [`ServerSetup::background`] and [`ServerSetup::http`], which `skeindns check` leaves alone.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -50,7 +51,7 @@ pub struct HttpRoute {
     /// Address to listen on; routes of one address share a listener. Port 0 is allowed.
     pub address: SocketAddr,
     /// `/metrics`, `/health`, `/ready`.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     /// Answers.
     pub handler: HttpHandler,
 }
@@ -284,14 +285,14 @@ impl ServerSetup<'_> {
         &mut self,
         span: Span,
         address: SocketAddr,
-        path: &'static str,
+        path: impl Into<Cow<'static, str>>,
         handler: HttpHandler,
     ) {
         self.registered.http.push(HttpRoute {
             plugin: self.plugin,
             span,
             address,
-            path,
+            path: path.into(),
             handler,
         });
     }

@@ -3,6 +3,8 @@
 //! Series and labels are CoreDNS's, so its dashboards go on working. Label sets are closed by the configuration (zones, plugins, a fixed
 //! list of types), never by clients, and every handle is bound at setup: a query costs a few adds into its worker's own cells.
 
+mod skydns;
+
 use std::sync::Arc;
 
 use crate::kit::clock;
@@ -26,6 +28,22 @@ pub(crate) const PLUGIN: Plugin = Plugin {
     summary: "counts queries and responses and serves the figures to Prometheus",
     arguments: &[Arg::optional("ADDRESS", Kind::Listen)],
     options: &[
+        Opt::new(
+            "path",
+            &[Arg::one("PATH", Kind::Text)],
+            "/metrics",
+            "where the figures are served",
+        ),
+        Opt::new(
+            "names",
+            &[
+                Arg::one("LIKE", Kind::Choice(&["coredns", "skydns"])),
+                Arg::optional("NAMESPACE", Kind::Text),
+                Arg::optional("SUBSYSTEM", Kind::Text),
+            ],
+            "coredns; skydns skydns skydns",
+            "whose names and labels the counts of queries have; with `skydns` NAMESPACE and SUBSYSTEM stand in front of SkyDNS's",
+        ),
         Opt::ignored(
             "runtime_metrics",
             "accepted as in CoreDNS, where it exports the Go runtime's figures",
@@ -67,16 +85,37 @@ fn setup(directives: &[Checked], server: &mut ServerSetup<'_>) -> Result<(), Set
     server.http(
         span,
         address,
-        "/metrics",
+        path(directive)?,
         Arc::new(move || HttpAnswer {
             status: 200,
             content_type: "text/plain; version=0.0.4; charset=utf-8",
             body: metrics.text(),
         }),
     );
-    let handler = Metrics::new(server);
-    server.chain(handler);
+    match skydns::read(directive)? {
+        Some(names) => {
+            let handler = skydns::Counted::new(server.metrics(), &names);
+            server.chain(handler);
+        }
+        None => {
+            let handler = Metrics::new(server);
+            server.chain(handler);
+        }
+    }
     Ok(())
+}
+
+fn path(directive: &Checked) -> Result<String, SetupError> {
+    let Some(word) = directive.option("path").and_then(|line| line.arg("PATH")) else {
+        return Ok("/metrics".to_owned());
+    };
+    match word.text().starts_with('/') && !word.text().contains([' ', '?', '#']) {
+        true => Ok(word.text().to_owned()),
+        false => Err(SetupError::at(
+            word.span(),
+            format!("`{}` is no path; write one like /metrics", word.text()),
+        )),
+    }
 }
 
 struct Metrics {

@@ -239,7 +239,7 @@ impl Audience {
                 end: 0,
             },
             address,
-            path: "/metrics",
+            path: "/metrics".into(),
             handler: Arc::new(move || HttpAnswer {
                 status: 200,
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
