@@ -181,7 +181,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "127.0.0.1:2379",
         "where the embedded store offers etcd's JSON API on loopback; `off` for nowhere",
     ),
-    Opt::ignored("stubzones", "SkyDNS's, without effect"),
+    super::stubs::OPTION,
     Opt::ignored(
         "upstream",
         "without effect: the server's own chain is asked",

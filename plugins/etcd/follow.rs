@@ -63,6 +63,8 @@ const LEASE_KNOWN: Duration = Duration::from_secs(3600);
 const UNTIMED_MAX: usize = 100_000;
 /// Lines about values that cannot be read, per list or message.
 const MALFORMED_LINES_MAX: usize = 20;
+/// The path of SkyDNS's configuration, which is no record.
+const CONFIG: &[u8] = b"config";
 /// Changes applied under one lock.
 const APPLY_AT_ONCE: usize = 4096;
 
@@ -764,7 +766,7 @@ impl Follower {
     fn read_all(&self, progress: &Progress, kvs: Vec<KeyValue>, changes: &mut Vec<Change>) {
         let mut malformed = 0;
         for kv in kvs {
-            let Some(path) = self.path(&kv.key) else {
+            let Some(path) = self.path(&kv.key).filter(|path| *path != CONFIG) else {
                 continue;
             };
             let lease = (kv.lease != 0).then(|| {

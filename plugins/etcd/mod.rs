@@ -25,6 +25,7 @@ mod outside;
 mod record;
 mod skydns;
 mod store;
+mod stubs;
 mod style;
 mod tls;
 mod tree;
@@ -42,11 +43,11 @@ use collect::Collector;
 use follow::Follower;
 use made::Made;
 use skydns::is_reverse;
+use stubs::Stubs;
 use style::Style;
 use tree::{Finished, Of, is_wildcard};
 use zone::{SOA_OCTETS, ZoneData};
 
-use crate::kit::dnsfile::Span;
 use crate::kit::errors::{ServeError, SetupError, SetupErrors};
 use crate::kit::fallthrough::Fallthrough;
 use crate::kit::handler::{Handler, Next, Served};
@@ -77,7 +78,7 @@ fn setup(directives: &[Checked], server: &mut ServerSetup<'_>) -> Result<(), Set
     for directive in directives {
         match config::read(directive, server) {
             Ok(config) => {
-                if let Err(error) = put_in(config, directive.span(), server) {
+                if let Err(error) = put_in(config, directive, server) {
                     errors.0.push(error);
                 }
             }
@@ -93,9 +94,10 @@ fn setup(directives: &[Checked], server: &mut ServerSetup<'_>) -> Result<(), Set
 /// Puts one instance into the chain.
 fn put_in(
     config: config::Config,
-    span: Span,
+    directive: &Checked,
     server: &mut ServerSetup<'_>,
 ) -> Result<(), SetupError> {
+    let span = directive.span();
     let follower = follow::of(&config, span, server)?;
     let tree = follower.tree();
     if config.style.auto_ptr {
@@ -120,7 +122,17 @@ fn put_in(
     if config.style.sky.is_some() {
         server.accept_all_classes();
     }
+    let stubs = match (directive.option("stubzones"), &config.style.sky) {
+        (Some(option), Some(_)) => Some(Stubs::new(option, &config.zones, &follower, server)),
+        (Some(option), None) => {
+            let what = "`stubzones` has no effect without `answers skydns`";
+            server.warn(option.span(), what);
+            None
+        }
+        (None, _) => None,
+    };
     let handler = Etcd {
+        stubs,
         zone_data: zones.collect(),
         view: tree.view(&config.view()),
         zones: config.zones,
@@ -153,10 +165,20 @@ struct Etcd {
     view: u16,
     follower: Arc<Follower>,
     lookup: Lookup,
+    // Zones that others are asked for.
+    stubs: Option<Stubs>,
 }
 
 impl Handler for Etcd {
     fn serve<'c>(&'c self, query: Query, next: Next<'c>) -> Served<'c> {
+        let query = match &self.stubs {
+            None => query,
+            // Before our own zones: a stub zone may be a part of one.
+            Some(stubs) => match stubs.serve(query) {
+                Ok(served) => return served,
+                Err(query) => query,
+            },
+        };
         let (query, next) = match &self.style.sky {
             None if query.qclass() != Class::IN => return next.serve(query),
             None => (query, next),

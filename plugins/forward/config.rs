@@ -275,6 +275,7 @@ impl Config {
                 expire,
                 max_age,
                 max_idle: count("max_idle_conns").unwrap_or(0),
+                mark: None,
             },
             read_timeout: duration("read_timeout", Duration::from_secs(2)),
             max_fails: count("max_fails").unwrap_or(2) as u32,

@@ -10,19 +10,29 @@ pub(super) const UDP_SIZE_MAX: u16 = 1232;
 /// EDNS options that belong to one hop: COOKIE (RFC 7873 §5) and TCP-KEEPALIVE (RFC 7828 §3.1).
 const HOP_BY_HOP: [u16; 2] = [10, 11];
 
+/// An EDNS option that a query carries to say how it came: its code and its one octet.
+pub(super) type Mark = (u16, u8);
+
 /// Writes the query for an upstream behind what is in `out`: the client's flags, question and options under an ID of our own.
-pub(super) fn write_query(out: &mut Vec<u8>, facts: &Facts, id: u16) {
+pub(super) fn write_query(out: &mut Vec<u8>, facts: &Facts, id: u16, mark: Option<Mark>) {
     // RFC 1035 §4.1.1: Z is zero in all queries; QR, TC, RA and the rcode mean nothing in one.
     let passed = 0x7800 | flags::AA | flags::RD | flags::AD | flags::CD;
     out.extend_from_slice(&id.to_be_bytes());
     out.extend_from_slice(&(facts.flags() & passed).to_be_bytes());
-    out.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, u8::from(facts.edns().is_some())]);
+    let has_opt = facts.edns().is_some() || mark.is_some();
+    out.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, u8::from(has_opt)]);
     write_question(out, facts);
-    let Some(edns) = facts.edns() else { return };
+    if !has_opt {
+        return;
+    }
+    // Without an OPT of the client's, its limit holds (RFC 6891 §6.2.3).
+    let (udp_size, edns_flags) = facts
+        .edns()
+        .map_or((512, 0), |edns| (edns.udp_size, edns.flags));
     out.extend_from_slice(&[0, 0, 41]);
-    out.extend_from_slice(&edns.udp_size.min(UDP_SIZE_MAX).to_be_bytes());
+    out.extend_from_slice(&udp_size.min(UDP_SIZE_MAX).to_be_bytes());
     out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&edns.flags.to_be_bytes());
+    out.extend_from_slice(&edns_flags.to_be_bytes());
     let length_at = out.len();
     out.extend_from_slice(&[0, 0]);
     for (code, data) in facts.options() {
@@ -31,6 +41,10 @@ pub(super) fn write_query(out: &mut Vec<u8>, facts: &Facts, id: u16) {
             out.extend_from_slice(&(data.len() as u16).to_be_bytes());
             out.extend_from_slice(data);
         }
+    }
+    if let Some((code, octet)) = mark {
+        out.extend_from_slice(&code.to_be_bytes());
+        out.extend_from_slice(&[0, 1, octet]);
     }
     let length = (out.len() - length_at - 2) as u16;
     if let Some(bytes) = out.get_mut(length_at..length_at + 2) {

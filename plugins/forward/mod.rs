@@ -11,6 +11,7 @@ mod message;
 mod policy;
 mod probe;
 mod resolve;
+mod servers;
 mod tcp;
 mod udp;
 mod upstream;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use crate::kit::clock;
 use crate::kit::errors::{ServeError, SetupErrors, UpstreamFault};
 use crate::kit::handler::{Handler, Next, Served};
-use crate::kit::metrics::Counter;
+use crate::kit::metrics::{Counter, Metrics};
 use crate::kit::options::Checked;
 use crate::kit::plugin::{Plugin, Repeat};
 use crate::kit::query::{Facts, Query, Transport};
@@ -31,6 +32,8 @@ use crate::kit::response::Response;
 use crate::kit::setup::ServerSetup;
 use crate::kit::wire::{Opcode, name};
 use crate::kit::worker;
+
+pub(crate) use servers::{Servers, ServersConfig};
 
 use config::{Config, Destination};
 use message::Opened;
@@ -102,13 +105,9 @@ fn build(config: Config, server: &mut ServerSetup<'_>) {
         );
     }
 
-    let lanes = Arc::new(
-        (0..=server.workers())
-            .map(|_| OnceLock::new())
-            .collect::<Box<[_]>>(),
-    );
-    let swept: Arc<Box<[OnceLock<Lane>]>> = Arc::clone(&lanes);
     let tcp = config.tcp;
+    let forward = assemble(config, upstreams, server.workers(), &metrics);
+    let swept: Arc<Box<[OnceLock<Lane>]>> = Arc::clone(&forward.lanes);
     server.background("forward: idle connections", async move {
         loop {
             tokio::time::sleep(SWEEP).await;
@@ -117,6 +116,17 @@ fn build(config: Config, server: &mut ServerSetup<'_>) {
             }
         }
     });
+    server.chain(forward);
+}
+
+/// What is at work, with nothing in its lanes yet.
+fn assemble(
+    config: Config,
+    upstreams: Arc<OnceLock<Vec<Arc<Upstream>>>>,
+    workers: usize,
+    metrics: &Metrics,
+) -> Forward {
+    let lanes = (0..=workers).map(|_| OnceLock::new());
     let broken = metrics.counter(
         "coredns_forward_healthcheck_broken_total",
         "Counter of the number of complete failures of the healthchecks.",
@@ -127,14 +137,14 @@ fn build(config: Config, server: &mut ServerSetup<'_>) {
         "Counter of the number of queries rejected because the concurrent queries were at maximum.",
         &[],
     );
-    server.chain(Forward {
+    Forward {
         config,
         upstreams,
-        lanes,
+        lanes: Arc::new(lanes.collect()),
         broken,
         rejects,
         under_way: AtomicUsize::new(0),
-    });
+    }
 }
 
 fn target(to: &Destination, server: &ServerSetup<'_>) -> Option<Target> {
@@ -356,7 +366,8 @@ impl Forward {
             Target::Network(address) => *address,
             #[cfg(feature = "testing")]
             Target::Scripted(script, word) => {
-                return Box::pin(scripted(script, word, facts, tcp, timeout)).await;
+                let mark = self.config.tcp.mark;
+                return Box::pin(scripted(script, word, facts, tcp, timeout, mark)).await;
             }
         };
         // Boxed: it is seldom waited for, and would make every waiting query larger.
@@ -381,7 +392,7 @@ impl Forward {
             timeout,
             facts.opcode(),
             |question| message::write_question(question, facts),
-            |packet, id| message::write_query(packet, facts, id),
+            |packet, id| message::write_query(packet, facts, id, self.config.tcp.mark),
         )?;
         loop {
             match ticket.outcome().await? {
@@ -505,6 +516,7 @@ async fn scripted<'s>(
     facts: &Facts,
     mut tcp: bool,
     timeout: Duration,
+    mark: Option<message::Mark>,
 ) -> Result<Reply<'s>, UpstreamFault> {
     use message::Verdict;
 
@@ -515,7 +527,7 @@ async fn scripted<'s>(
     loop {
         let transport = if tcp { Transport::Tcp } else { Transport::Udp };
         let mut packet = Vec::new();
-        message::write_query(&mut packet, facts, rand::random());
+        message::write_query(&mut packet, facts, rand::random(), mark);
         let asked = script.exchange_with(word, &packet, transport);
         let reply = match tokio::time::timeout_at(deadline, asked).await {
             Ok(Some(reply)) => reply,

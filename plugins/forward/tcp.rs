@@ -32,6 +32,8 @@ pub(super) struct Policy {
     pub(super) max_age: Duration,
     /// Idle ones of an upstream at most; zero is any number.
     pub(super) max_idle: usize,
+    /// What queries carry beside the client's options, over UDP too.
+    pub(super) mark: Option<message::Mark>,
 }
 
 /// A worker's idle connections, by upstream.
@@ -78,7 +80,7 @@ impl Connections {
     ) -> Result<Vec<u8>, UpstreamFault> {
         let id = rand::random();
         let mut frame = vec![0, 0];
-        message::write_query(&mut frame, facts, id);
+        message::write_query(&mut frame, facts, id, policy.mark);
         let mut question = Vec::new();
         message::write_question(&mut question, facts);
         let conversation = async {
