@@ -25,7 +25,7 @@ impl Surroundings {
         let text = std::fs::read(RESOLV_CONF).ok();
         Surroundings {
             resolv_conf: text.map(|text| String::from_utf8_lossy(&text).into_owned()),
-            sockets: Vec::new(),
+            sockets: crate::listen::inherited::addresses(),
         }
     }
 }
@@ -95,7 +95,17 @@ fn chain(out: &mut Text, settings: &Settings, around: &Surroundings, ips: &[IpAd
 
 fn metrics(out: &mut Text, settings: &Settings) {
     let port = settings.prometheus_port.unwrap_or_default();
-    out.words(&["prometheus", &format!(":{port}")]);
+    // As Go does, on all addresses.
+    out.block(&["prometheus", &format!(":{port}")], |out| {
+        if settings.prometheus_path != "/metrics" {
+            out.words(&["path", &settings.prometheus_path]);
+        }
+        let (namespace, subsystem) = (
+            &settings.prometheus_namespace,
+            &settings.prometheus_subsystem,
+        );
+        out.words(&["names", "skydns", namespace, subsystem]);
+    });
 }
 
 fn etcd(out: &mut Text, settings: &Settings, can_forward: bool) {
@@ -129,6 +139,9 @@ fn etcd(out: &mut Text, settings: &Settings, can_forward: bool) {
         }
         out.words(&["ndots", &settings.ndots.to_string()]);
         out.words(&["completion-ttl", &settings.rcache_ttl.to_string()]);
+        if settings.stubzones {
+            out.words(&["stubzones", &timeout(settings), order(settings)]);
+        }
         // Without anybody to ask, SkyDNS answers SERVFAIL as well.
         if settings.no_rec || !can_forward {
             out.words(&["no-rec"]);
@@ -153,14 +166,20 @@ fn forward(out: &mut Text, settings: &Settings, to: &[String]) {
         return;
     }
     out.block(&line, |out| {
-        let policy = match settings.ns_rotate {
-            true => "round_robin",
-            false => "sequential",
-        };
-        out.words(&["policy", policy]);
-        let timeout = format!("{}ms", settings.read_timeout.as_millis());
-        out.words(&["read_timeout", &timeout]);
+        out.words(&["policy", order(settings)]);
+        out.words(&["read_timeout", &timeout(settings)]);
     });
+}
+
+fn order(settings: &Settings) -> &'static str {
+    match settings.ns_rotate {
+        true => "round_robin",
+        false => "sequential",
+    }
+}
+
+fn timeout(settings: &Settings) -> String {
+    format!("{}ms", settings.read_timeout.as_millis())
 }
 
 /// Whom other names are asked of. A resolv.conf that leads back to ourselves would lead around in circles.

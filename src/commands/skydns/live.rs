@@ -105,12 +105,10 @@ impl Live {
             match outcome {
                 Outcome::Serves => {
                     let lines = start_lines(&said.settings, &around);
-                    if said.lines != lines {
-                        for line in &lines {
-                            tracing::info!("{line}");
-                        }
-                        said.lines = lines;
+                    for line in lines.iter().filter(|line| !said.lines.contains(line)) {
+                        tracing::info!("{line}");
                     }
+                    said.lines = lines;
                     said.good = Some((said.settings.clone(), written.text()));
                 }
                 Outcome::Refused => {
@@ -168,11 +166,8 @@ impl Live {
         }
         self.is_gone = false;
         let read = object::read(&self.store.key, &object.value, &self.base);
-        let read = read.and_then(|read| match &read.settings.dnssec {
-            Some(_) => Err(vec![format!(
-                "{}: dnssec: signing is not there yet; remove the field",
-                self.store.key
-            )]),
+        let read = read.and_then(|read| match super::unusable(&read.settings, &self.around) {
+            Some(what) => Err(vec![format!("{}: {what}", self.store.key)]),
             None => Ok(read),
         });
         match read {

@@ -87,10 +87,9 @@ pub(crate) fn skydns(table: &'static [&'static Plugin], arguments: Vec<OsString>
 }
 
 fn start(table: &'static [&'static Plugin], base: Settings, wishes: Wishes) -> ExitCode {
-    if let Some(base_name) = &base.dnssec {
-        tracing::error!(
-            "-dnssec {base_name}: signing is not there yet; leave the flag out, the domain is answered unsigned then"
-        );
+    let around = Surroundings::find();
+    if let Some(what) = unusable(&base, &around) {
+        tracing::error!("-{what}");
         return ExitCode::FAILURE;
     }
     crate::choose_tls();
@@ -101,7 +100,6 @@ fn start(table: &'static [&'static Plugin], base: Settings, wishes: Wishes) -> E
             return ExitCode::FAILURE;
         }
     };
-    let around = Surroundings::find();
     let (nudge, nudges) = mpsc::channel(1);
     let secret = base.password.value.as_deref();
     let secret = secret.map(|value| (dnsfile::PASSWORD, Arc::from(value)));
@@ -132,6 +130,21 @@ fn start(table: &'static [&'static Plugin], base: Settings, wishes: Wishes) -> E
         announce,
         Some(Box::pin(live.follow())),
     )
+}
+
+/// What settings ask for and cannot have here, each by the name that flag and field share.
+fn unusable(settings: &Settings, around: &Surroundings) -> Option<&'static str> {
+    if settings.dnssec.is_some() {
+        return Some(
+            "dnssec: signing is not there yet; leave it out, the domain is answered unsigned then",
+        );
+    }
+    if settings.systemd && around.sockets.is_empty() {
+        return Some(
+            "systemd: no UDP or TCP sockets supplied by systemd; write a .socket unit with ListenDatagram= and ListenStream=, or leave it out",
+        );
+    }
+    None
 }
 
 /// As for the other ways to serve.
