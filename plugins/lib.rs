@@ -19,6 +19,7 @@ pub mod etcd;
 mod file;
 mod forward;
 mod health;
+mod hosts;
 mod loadbalance;
 mod log;
 mod r#loop;
@@ -47,6 +48,7 @@ pub static PLUGINS: &[&Plugin] = &[
     &loadbalance::PLUGIN, // before cache: every answer gets an order of its own, kept or not
     &acl::PLUGIN,         // before cache: an answer that is kept is not for everyone
     &cache::PLUGIN,       // before anything that fetches; after anything that judges the client
+    &hosts::PLUGIN,       // data of our own, the nearest first
     &file::PLUGIN, // zones of our own: behind cache, which serves them no slower, before what others are asked for
     #[cfg(feature = "etcd")]
     &etcd::PLUGIN, // data of our own before what others are asked for

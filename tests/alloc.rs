@@ -173,6 +173,22 @@ fn a_judged_query_allocates_nothing() {
 }
 
 #[test]
+fn an_answer_of_hosts_allocates_nothing() {
+    let dnsfile = format!(
+        ". {{\n {AROUND} cache\n hosts /no/such/file {{\n 192.0.2.1 web.example.org\n 192.0.2.2 web.example.org\n 2001:db8::1 *.example.org\n }}\n}}\n"
+    );
+    for question in [
+        "web.example.org. A",
+        "WEB.example.org. AAAA +do",
+        "web.example.org. TXT",
+        "1.2.0.192.in-addr.arpa. PTR",
+        "nothing.example.com. A",
+    ] {
+        assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
+    }
+}
+
+#[test]
 fn a_shuffled_cache_hit_allocates_nothing() {
     let dnsfile = format!(". {{\n {AROUND} loadbalance\n cache 3600\n forward . scripted\n}}\n");
     assert_eq!(

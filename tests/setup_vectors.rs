@@ -325,6 +325,37 @@ fn acl() {
 }
 
 #[test]
+fn hosts() {
+    expect(
+        &[
+            "hosts",
+            "hosts /tmp",
+            "hosts /no/such/file",
+            "hosts /etc/hosts highly.example.org www.example.org 192.0.2.0/24",
+            "hosts {\nttl 65535\nreload 0\nno_reverse\n}",
+            "hosts /etc/hosts {\n192.0.2.1 a.example.org\nfallthrough a.example.org\nfallthrough_unsupported\n}",
+            "hosts {\nno such line\nfallthrough\n}",
+            "hosts {\nfallthrough\n192.0.2.1 a.example.org\n}",
+        ],
+        &[
+            "hosts\nhosts",
+            "hosts {\nttl\n}",
+            "hosts {\nttl 0\n}",
+            "hosts {\nttl -1\n}",
+            "hosts {\nttl 65536\n}",
+            "hosts {\nttl x\n}",
+            "hosts {\nreload\n}",
+            "hosts {\nreload -1s\n}",
+            "hosts {\nreload x\n}",
+            "hosts {\nfallthrough\nno such line\n}",
+            "hosts {\nfallthrough_unsupported\n}",
+            "hosts {\nfallthrough\nfallthrough_unsupported example.org\n}",
+            "hosts {\nno_reverse x\n}",
+        ],
+    );
+}
+
+#[test]
 fn plugins_without_options() {
     expect(
         &["whoami", "debug", "loop", "nsid", "nsid a b \"c d\""],
