@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Service(Box<commands::Service>),
     /// Ask a server for what etcd says it should answer, and compare.
     Verify(Box<commands::Verify>),
+    /// Say why it does not work and what to do: this machine, the cluster, the keys, the server.
+    Doctor(Box<commands::Doctor>),
     /// Serve a domain from etcd as SkyDNS did: its flags, its variables, its object in etcd.
     ///
     /// Its own `-help` lists the flags. The same happens when this binary is called by the name `skydns`.
@@ -115,7 +117,10 @@ impl Cli {
     /// Reads the command line of this process; ends it with help or a message where there is nothing to do.
     pub(crate) fn read() -> Cli {
         let arguments: Vec<OsString> = std::env::args_os().map(respell).collect();
-        let checking = arguments.iter().skip(1).any(|word| word == "verify");
+        let checking = arguments
+            .iter()
+            .skip(1)
+            .any(|word| word == "verify" || word == "doctor");
         Cli::try_parse_from(arguments).unwrap_or_else(|error| {
             error.print().ok();
             // 2 is `verify`'s word for a server that cannot be reached; sysexits.h has 64 for usage.

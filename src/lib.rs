@@ -81,6 +81,9 @@ pub fn run(table: &'static [&'static Plugin]) -> ExitCode {
         Some(Command::Verify(verify)) => {
             return commands::verify(&verify, cli.conf.as_deref(), cli.port);
         }
+        Some(Command::Doctor(doctor)) => {
+            return commands::doctor(&doctor, cli.conf.as_deref(), cli.port);
+        }
         _ => {}
     }
     let source = match Source::find(cli.conf.as_deref()) {

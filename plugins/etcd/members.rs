@@ -246,7 +246,7 @@ impl Members {
     }
 }
 
-fn connect(files: &TlsFiles, is_secure: bool) -> Result<reqwest::Client, String> {
+pub(super) fn connect(files: &TlsFiles, is_secure: bool) -> Result<reqwest::Client, String> {
     // Proxies of the environment are for browsing, not for the way to our own backend; redirects likewise.
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls::config(files, is_secure)?)

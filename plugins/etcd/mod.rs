@@ -17,6 +17,7 @@ mod config;
 mod double;
 mod follow;
 mod gateway;
+mod look;
 mod made;
 mod members;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use std::sync::Arc;
 
 pub use api::*;
 pub use client::*;
+pub use look::*;
 pub use v2::*;
 
 use collect::Collector;

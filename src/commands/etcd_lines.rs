@@ -1,11 +1,12 @@
 //! The `etcd` lines of a Dnsfile as the commands need them: which zones, which server answers them, which cluster.
 
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use skein_plugins::etcd::{Credentials, TlsFiles};
-use skein_plugins::kit::dnsfile::{self, Directive, Dnsfile, ServerBlock, System};
+use skein_plugins::kit::dnsfile::{self, Directive, Dnsfile, FILE_OCTETS_MAX, ServerBlock, System};
 use skein_plugins::kit::options::parse_duration;
 use skein_plugins::kit::zones::{Zone, parse_key, parse_zones};
 
@@ -51,7 +52,15 @@ impl EtcdLine {
 /// Reads a Dnsfile. The error says what to do.
 pub(crate) fn read(path: &Path) -> Result<Dnsfile, String> {
     let name = path.display();
-    let text = std::fs::read(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let text = match path == Path::new("-") {
+        true => {
+            let mut text = Vec::new();
+            let input = std::io::stdin().lock().take(FILE_OCTETS_MAX as u64);
+            { input }.read_to_end(&mut text).map(|_| text)
+        }
+        false => std::fs::read(path),
+    };
+    let text = text.map_err(|error| format!("cannot read {name}: {error}"))?;
     let text = String::from_utf8_lossy(&text);
     dnsfile::parse(&name.to_string(), &text, &System)
         .map_err(|_| format!("{name} has errors; run `skeindns check --conf {name}`"))

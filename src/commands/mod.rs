@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod doctor;
 mod etcd_lines;
 mod plugins;
 mod register;
@@ -10,6 +11,7 @@ mod skydns;
 mod verify;
 
 pub(crate) use check::check;
+pub(crate) use doctor::{Doctor, doctor};
 pub(crate) use plugins::{names, plugins};
 pub(crate) use register::{Register, register};
 pub(crate) use service::{Service, service};

@@ -17,6 +17,7 @@ mod store;
 mod tests;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -35,6 +36,28 @@ use store::Store;
 
 /// The version of SkyDNS whose answers these are.
 const SKYDNS_VERSION: &str = "2.5.3a";
+
+/// What an object in etcd says, for those who look at it without serving.
+pub(crate) struct Examined {
+    pub(crate) dns_addr: SocketAddr,
+    pub(crate) domain: String,
+    pub(crate) hostmaster: Option<String>,
+    pub(crate) nameservers: Vec<SocketAddr>,
+    /// What the operator should know.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// Reads an object, or says everything that is wrong with it. `key` is what errors call it.
+pub(crate) fn examine(key: &str, octets: &[u8]) -> Result<Examined, Vec<String>> {
+    let object::Read { settings, remarks } = object::read(key, octets, &Settings::default())?;
+    Ok(Examined {
+        dns_addr: settings.dns_addr,
+        domain: settings.domain,
+        hostmaster: settings.hostmaster,
+        nameservers: settings.nameservers,
+        remarks,
+    })
+}
 
 /// The arguments behind `skydns`, if this process is asked to be one: by that word, or by the name it was called by.
 pub(crate) fn skydns_arguments() -> Option<Vec<OsString>> {

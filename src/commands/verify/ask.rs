@@ -49,6 +49,8 @@ pub(crate) struct How {
     pub(crate) tcp: bool,
     /// What our OPT says; `None`: no OPT.
     pub(crate) udp_octets: Option<u16>,
+    /// DNSSEC signatures are wanted; needs an OPT.
+    pub(crate) dnssec: bool,
 }
 
 /// What came back.
@@ -60,6 +62,8 @@ pub(crate) struct Reply {
     pub(crate) truncated: bool,
     /// An OPT is in it.
     pub(crate) edns: bool,
+    /// Octets of the message.
+    pub(crate) octets: usize,
     /// Section, TTL and record.
     pub(crate) records: Vec<(Section, u32, Rr)>,
     pub(crate) took: Duration,
@@ -144,7 +148,7 @@ impl Asker {
         };
         let (_, socket) = self.udp.insert((how.server, socket));
         let id: u16 = rand::random();
-        let query = query(id, asked, how.udp_octets);
+        let query = query(id, asked, how);
         socket.send(&query).await?;
         self.buffer.resize(65_535, 0);
         loop {
@@ -190,7 +194,7 @@ impl Asker {
         };
         let (_, stream) = self.tcp.insert((how.server, stream));
         let id: u16 = rand::random();
-        let query = query(id, asked, how.udp_octets);
+        let query = query(id, asked, how);
         let mut framed = (query.len() as u16).to_be_bytes().to_vec();
         framed.extend_from_slice(&query);
         stream.write_all(&framed).await?;
@@ -223,7 +227,8 @@ fn silence(error: &io::Error) -> Silence {
     }
 }
 
-fn query(id: u16, asked: &Question, udp_octets: Option<u16>) -> Vec<u8> {
+fn query(id: u16, asked: &Question, how: &How) -> Vec<u8> {
+    let udp_octets = how.udp_octets;
     let mut query = id.to_be_bytes().to_vec();
     // Recursion is wished for: an alias may lead out of the zone.
     query.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(udp_octets.is_some())]);
@@ -231,10 +236,10 @@ fn query(id: u16, asked: &Question, udp_octets: Option<u16>) -> Vec<u8> {
     query.extend_from_slice(&asked.rtype.0.to_be_bytes());
     query.extend_from_slice(&Class::IN.0.to_be_bytes());
     if let Some(octets) = udp_octets {
-        // RFC 6891 §6.1.2: the root, OPT, what we take, no flags, no options.
+        // RFC 6891 §6.1.2: the root, OPT, what we take, version 0, flags (RFC 3225 §3: the first is DO), no options.
         query.extend_from_slice(&[0, 0, 41]);
         query.extend_from_slice(&octets.to_be_bytes());
-        query.extend_from_slice(&[0; 6]);
+        query.extend_from_slice(&[0, 0, u8::from(how.dnssec) << 7, 0, 0, 0]);
     }
     query
 }
@@ -261,6 +266,7 @@ fn read(message: &[u8]) -> Result<Reply, &'static str> {
         authoritative: high & 0x04 != 0,
         truncated: high & 0x02 != 0,
         edns: false,
+        octets: message.len(),
         records: Vec::new(),
         took: Duration::ZERO,
     };
@@ -285,7 +291,14 @@ mod tests {
     #[test]
     fn a_query_is_whole() {
         let asked = Question::new(b"\x01a\x00", Rtype::AAAA);
-        let query = query(7, &asked, Some(1232));
+        let how = How {
+            server: "127.0.0.1:53".parse().expect("an address"),
+            timeout: Duration::from_secs(1),
+            tcp: false,
+            udp_octets: Some(UDP_OCTETS),
+            dnssec: true,
+        };
+        let query = query(7, &asked, &how);
         let view = question(&query).expect("it has a question");
         assert_eq!(view.qtype, Rtype::AAAA);
         assert_eq!(records(&query).expect("it has").count(), 1);

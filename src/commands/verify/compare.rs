@@ -229,6 +229,7 @@ mod tests {
             authoritative: true,
             truncated: false,
             edns: true,
+            octets: 100,
             records: records.to_vec(),
             took: Duration::ZERO,
         }

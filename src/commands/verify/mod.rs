@@ -7,15 +7,15 @@
 //! ```
 //! The model is worked out from the keys by itself and shares no code with the server's tree, so that it finds the server's faults.
 
-mod ask;
+pub(super) mod ask;
 mod check;
 mod compare;
-mod model;
+pub(super) mod model;
 mod quick;
-mod report;
-mod rr;
-mod service;
-mod state;
+pub(super) mod report;
+pub(super) mod rr;
+pub(super) mod service;
+pub(super) mod state;
 mod zones;
 
 use std::io::IsTerminal;
@@ -226,7 +226,7 @@ impl Settings {
             .prefix(&first.cluster)
             .map_err(Failure::Usage)?;
         let server = match &args.server {
-            Some(text) => server(text, port)?,
+            Some(text) => server_address(text, port).map_err(Failure::Usage)?,
             None => first
                 .server
                 .unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
@@ -253,6 +253,7 @@ impl Settings {
                 timeout,
                 tcp: args.tcp,
                 udp_octets: Some(UDP_OCTETS),
+                dnssec: false,
             },
             zones,
             rules,
@@ -334,14 +335,15 @@ fn rules(args: &Verify, line: &EtcdLine) -> Rules {
     }
 }
 
-fn server(text: &str, port: u16) -> Result<SocketAddr, Failure> {
+/// The address in `--server`.
+pub(crate) fn server_address(text: &str, port: u16) -> Result<SocketAddr, String> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     match (text.parse::<SocketAddr>(), bare.parse::<IpAddr>()) {
         (Ok(address), _) => Ok(address),
         (_, Ok(address)) => Ok(SocketAddr::new(address, port)),
-        _ => Err(Failure::Usage(format!(
+        _ => Err(format!(
             "--server {text}: write an address like 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53"
-        ))),
+        )),
     }
 }
 
@@ -499,7 +501,11 @@ mod tests {
 
     #[test]
     fn a_server_is_an_address_with_or_without_a_port() {
-        let read = |text| server(text, 53).ok().map(|address| address.to_string());
+        let read = |text| {
+            server_address(text, 53)
+                .ok()
+                .map(|address| address.to_string())
+        };
         assert_eq!(read("192.0.2.1").as_deref(), Some("192.0.2.1:53"));
         assert_eq!(read("192.0.2.1:54").as_deref(), Some("192.0.2.1:54"));
         assert_eq!(read("2001:db8::1").as_deref(), Some("[2001:db8::1]:53"));

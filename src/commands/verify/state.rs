@@ -23,18 +23,29 @@ impl State {
         let kvs = client.list(KeyRange::prefix(prefix)).await?;
         let newest = kvs.iter().map(|kv| kv.mod_revision).max();
         let mark = (newest.unwrap_or(0), kvs.len());
-        let granted = granted(client, &kvs).await?;
-        let keys = kvs.into_iter().filter_map(|kv| {
-            Some(Key {
-                path: kv.key.strip_prefix(prefix.as_bytes())?.to_vec(),
-                // A lease that is gone takes its key with it any moment.
-                lease: (kv.lease != 0).then(|| granted.get(&kv.lease).copied().unwrap_or(0)),
-                value: kv.value,
-            })
-        });
+        let keys = with_leases(client, prefix, kvs).await?;
         let model = Model::new(keys);
         Ok(State { model, mark })
     }
+}
+
+/// The keys below a prefix.
+pub(crate) async fn keys(client: &Client, prefix: &str) -> Result<Vec<Key>, Error> {
+    let kvs = client.list(KeyRange::prefix(prefix)).await?;
+    with_leases(client, prefix, kvs).await
+}
+
+async fn with_leases(client: &Client, prefix: &str, kvs: Vec<KeyValue>) -> Result<Vec<Key>, Error> {
+    let granted = granted(client, &kvs).await?;
+    let keys = kvs.into_iter().filter_map(|kv| {
+        Some(Key {
+            path: kv.key.strip_prefix(prefix.as_bytes())?.to_vec(),
+            // A lease that is gone takes its key with it any moment.
+            lease: (kv.lease != 0).then(|| granted.get(&kv.lease).copied().unwrap_or(0)),
+            value: kv.value,
+        })
+    });
+    Ok(keys.collect())
 }
 
 /// What each lease was granted for, in seconds.

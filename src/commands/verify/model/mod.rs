@@ -343,7 +343,6 @@ mod tests {
     }
 
     fn answer_as(subtree: Subtree, model: &Model, name: &str, rtype: Rtype) -> (bool, Vec<String>) {
-        let wire = |text: &str| Name::parse(text).expect("a name").as_wire().to_vec();
         let rules = Rules {
             subtree,
             ..Rules::like(Answers::Coredns)
