@@ -219,6 +219,10 @@ pub trait Backend: Send + Sync {
     fn which(&self) -> String;
     /// All there are, for logs.
     fn endpoints(&self) -> Vec<String>;
+    /// Revisions before a list that are looked through for what was deleted.
+    fn looks_back(&self) -> i64 {
+        10_000
+    }
     /// The time between two complete lists while all is well: etcd before 3.4.31 and 3.5.13 may lose events after a compaction.
     fn relist_every(&self) -> Duration {
         Duration::from_secs(600)

@@ -136,6 +136,10 @@ impl Backend for Auto {
         self.chosen().endpoints()
     }
 
+    fn looks_back(&self) -> i64 {
+        self.chosen().looks_back()
+    }
+
     fn relist_every(&self) -> Duration {
         self.chosen().relist_every()
     }

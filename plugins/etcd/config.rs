@@ -170,6 +170,12 @@ pub(super) const OPTIONS: &[Opt] = &[
         "like SkyDNS: the longest TTL of what an answer is completed with",
     ),
     Opt::new(
+        "snapshot",
+        &[Arg::optional("FILE", Kind::Path)],
+        "off; FILE PREFIX-HASH.snapshot",
+        "keeps what is known on disk too, for a restart while etcd is away",
+    ),
+    Opt::new(
         "embedded",
         &[Arg::optional("DIR", Kind::Path)],
         "off; DIR skeindns-data",
@@ -196,6 +202,8 @@ pub(super) struct Config {
     /// What all keys start with, from slash to slash.
     pub(super) prefix: Vec<u8>,
     pub(super) store: Store,
+    /// Where the tree is kept on disk.
+    pub(super) snapshot: Option<SnapshotFile>,
     pub(super) lease_ttl: LeaseTtl,
     pub(super) fallthrough_nodata: Fallthrough,
     pub(super) style: Style,
@@ -206,6 +214,8 @@ pub(super) enum Store {
     /// In a cluster, by endpoint.
     Cluster {
         backend: Arc<dyn Backend>,
+        // `v3`, `v2` or `auto`, and the endpoints.
+        keys_of: String,
         // Says which cluster, as which user and with which files; no secret in it.
         identity: String,
     },
@@ -214,6 +224,13 @@ pub(super) enum Store {
         directory: PathBuf,
         listen: Option<std::net::SocketAddr>,
     },
+}
+
+/// Where a tree is kept on disk.
+pub(super) struct SnapshotFile {
+    pub(super) file: PathBuf,
+    /// What it must be of to be read: the same keys of the same cluster.
+    pub(super) of: String,
 }
 
 /// What a lease's time is kept between, in seconds.
@@ -239,8 +256,10 @@ impl Config {
             Store::Cluster { identity, .. } => identity.clone(),
             Store::Embedded { directory, .. } => format!("embedded {}", directory.display()),
         };
+        let snapshot = self.snapshot.as_ref();
+        let snapshot = snapshot.map_or_else(String::new, |at| at.file.display().to_string());
         format!(
-            "etcd {store} {} {}-{}",
+            "etcd {store} {} {snapshot} {}-{}",
             String::from_utf8_lossy(&self.prefix),
             self.lease_ttl.min,
             self.lease_ttl.max
@@ -282,10 +301,12 @@ pub(super) fn read(
         value.map(|value| value.text().to_owned())
     };
     let prefix = prefix(&word("path", "PREFIX").unwrap_or_else(|| "skydns".into()));
+    let store = store(directive, &prefix, server)?;
     Ok(Config {
         zones,
         fallthrough: Fallthrough::read(directive),
-        store: store(directive, &prefix, server)?,
+        snapshot: snapshot(directive, &store, &prefix, server)?,
+        store,
         prefix,
         lease_ttl: LeaseTtl {
             min: seconds("min-lease-ttl", 30),
@@ -422,6 +443,7 @@ fn cluster(
     })?;
     Ok(Store::Cluster {
         backend,
+        keys_of: format!("{api} {}", sorted(&config.endpoints)),
         identity: format!("{api} {}", identity(&config)),
     })
 }
@@ -467,15 +489,58 @@ fn tls_files(
     }
 }
 
-/// The same cluster by the same user and the same files: their content counts, so that renewed certificates are taken on a reload.
+/// The same cluster by the same user with the same files. Their content does not count: the connections read it again by themselves.
 fn identity(config: &Cluster) -> String {
-    let mut endpoints = config.endpoints.clone();
-    endpoints.sort();
-    // Of the TLS files only where they are: what is in them is read again while they are used.
     // A fixed seed: the same text after a reload, and nothing of the secrets in it.
-    let secrets =
-        foldhash::quality::FixedState::default().hash_one((&config.credentials, &config.tls));
-    format!("{} {secrets:016x}", endpoints.join(","))
+    let hasher = foldhash::quality::FixedState::default();
+    let rest = hasher.hash_one((&config.credentials, &config.tls));
+    format!("{} {rest:016x}", sorted(&config.endpoints))
+}
+
+fn sorted(endpoints: &[String]) -> String {
+    let mut endpoints = endpoints.to_vec();
+    endpoints.sort();
+    endpoints.join(",")
+}
+
+fn snapshot(
+    directive: &Checked,
+    store: &Store,
+    prefix: &[u8],
+    server: &ServerSetup<'_>,
+) -> Result<Option<SnapshotFile>, SetupError> {
+    let Some(line) = directive.option("snapshot") else {
+        return Ok(None);
+    };
+    let Store::Cluster { keys_of, .. } = store else {
+        return Err(SetupError::at(
+            line.span(),
+            "the embedded store is on disk already; remove `snapshot`",
+        ));
+    };
+    let prefix = String::from_utf8_lossy(prefix);
+    let of = format!("{keys_of} {prefix}");
+    let (name, span) = match line.arg("FILE") {
+        Some(word) => (word.text().to_owned(), word.span()),
+        None => {
+            let segments = prefix.trim_matches('/').replace('/', "-");
+            let hash = foldhash::quality::FixedState::default().hash_one(&of);
+            let name = format!("etcd-{segments}-{:08x}.snapshot", hash as u32);
+            (name, line.span())
+        }
+    };
+    let file = server.path(&name);
+    let folder = file.parent().filter(|folder| folder.as_os_str() != "");
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(SetupError::at(
+            span,
+            format!(
+                "there is no folder {} for the snapshot; make it, writable for this user",
+                folder.display()
+            ),
+        ));
+    }
+    Ok(Some(SnapshotFile { file, of }))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! reload reads nothing again. Whatever goes wrong, the tree stays as it was and answers go on.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,16 +21,17 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::api::{Backend, Error, Event, Header, KeyRange, KeyValue, ListRequest, Page};
-use super::api::{WatchMessage, WatchRequest};
+use super::api::{WatchMessage, WatchRequest, Watching};
 use super::client::key_behind;
 use super::config::{Config, LeaseTtl, Store};
 use super::record::Record;
+use super::snapshot::{Position, Snapshot};
 use super::store::Embedded;
 use super::tree::{Change, Keys, Tree};
 use crate::kit::clock::{self, Instant};
 use crate::kit::dnsfile::Span;
 use crate::kit::errors::SetupError;
-use crate::kit::metrics::{Counter, Gauge, Metrics, Reading};
+use crate::kit::metrics::Metrics;
 use crate::kit::setup::ServerSetup;
 
 /// Keys of the first page of a list.
@@ -70,13 +71,17 @@ const APPLY_AT_ONCE: usize = 4096;
 
 /// See the module.
 pub(super) struct Follower {
-    tree: Tree,
+    tree: Arc<Tree>,
+    snapshot: Option<Arc<Snapshot>>,
     backend: Arc<dyn Backend>,
     prefix: Vec<u8>,
     lease_ttl: LeaseTtl,
     baton: tokio::sync::Mutex<Progress>,
     // Since when nothing has been heard from the cluster; none while it is followed.
     lost_since: Arc<Mutex<Option<Instant>>>,
+    source: AtomicU8,
+    // When the tree was last known to be what etcd has, in milliseconds since 1970; 0: never.
+    confirmed: AtomicU64,
     full: AtomicBool,
     meters: Meters,
 }
@@ -98,15 +103,6 @@ struct Progress {
     said: Option<String>,
 }
 
-/// Numbers for the operator.
-struct Meters {
-    synced: Gauge,
-    revision: Gauge,
-    reconnects: Counter,
-    changes: Counter,
-    _readings: Mutex<Vec<Reading>>,
-}
-
 /// The follower of a configuration: the one that runs already, or a new one.
 pub(super) fn of(
     config: &Config,
@@ -120,9 +116,16 @@ pub(super) fn of(
     );
     let metrics = server.metrics().clone();
     let follower = server.keep(&config.follow_key(), || {
-        Follower::new(backend, &config.prefix, config.lease_ttl, &metrics, &labels)
+        Follower::new(backend, config, &metrics, &labels)
     });
-    follower.meter_tree(&metrics, &labels);
+    follower.meter(&metrics, &labels);
+    if let Some(snapshot) = follower.snapshot.clone() {
+        server.at_stop(async move {
+            let writing = tokio::task::spawn_blocking(move || snapshot.write_at_end());
+            // What it has to say it has said.
+            writing.await.ok();
+        });
+    }
     let following = Arc::clone(&follower);
     server.background("etcd", async move { following.run().await });
     let ready = Arc::clone(&follower);
@@ -150,17 +153,26 @@ fn backend(
 impl Follower {
     fn new(
         backend: Arc<dyn Backend>,
-        prefix: &[u8],
-        lease_ttl: LeaseTtl,
+        config: &Config,
         metrics: &Metrics,
-        (prefix_label, endpoints): &(String, String),
+        (prefix, endpoints): &(String, String),
     ) -> Follower {
-        let labels: &[(&str, &str)] = &[("prefix", prefix_label), ("endpoints", endpoints)];
+        let labels: &[(&str, &str)] = &[("prefix", prefix), ("endpoints", endpoints)];
+        let tree = Arc::new(Tree::new());
+        let snapshot = config.snapshot.as_ref();
+        let snapshot = snapshot.map(|at| {
+            Arc::new(Snapshot::new(
+                at.file.clone(),
+                at.of.clone(),
+                Arc::clone(&tree),
+            ))
+        });
         Follower {
-            tree: Tree::new(),
+            tree,
+            snapshot,
             backend,
-            prefix: prefix.to_vec(),
-            lease_ttl,
+            prefix: config.prefix.clone(),
+            lease_ttl: config.lease_ttl,
             baton: tokio::sync::Mutex::new(Progress {
                 applied: 0,
                 cluster: 0,
@@ -174,65 +186,10 @@ impl Follower {
             }),
             lost_since: Arc::new(Mutex::new(Some(clock::now()))),
             full: AtomicBool::new(false),
-            meters: Meters {
-                synced: metrics.gauge(
-                    "skeindns_etcd_synced",
-                    "Whether the tree is whole and followed live.",
-                    labels,
-                ),
-                revision: metrics.gauge(
-                    "skeindns_etcd_revision",
-                    "The revision of etcd up to which changes are answered from.",
-                    labels,
-                ),
-                reconnects: metrics.counter(
-                    "skeindns_etcd_reconnects_total",
-                    "Times that following broke off and began again.",
-                    labels,
-                ),
-                changes: metrics.counter(
-                    "skeindns_etcd_changes_total",
-                    "Changes heard of since the start, the first list not counted.",
-                    labels,
-                ),
-                _readings: Mutex::default(),
-            },
+            meters: Meters::new(metrics, labels),
+            source: AtomicU8::new(Source::Nothing as u8),
+            confirmed: AtomicU64::new(0),
         }
-    }
-
-    /// Registers the numbers that are read from the tree when somebody looks.
-    fn meter_tree(self: &Arc<Self>, metrics: &Metrics, (prefix, endpoints): &(String, String)) {
-        let mut readings = self
-            .meters
-            ._readings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !readings.is_empty() {
-            return;
-        }
-        let labels: &[(&str, &str)] = &[("prefix", prefix), ("endpoints", endpoints)];
-        let tree = |read: fn(&Follower) -> f64| {
-            let this = Arc::downgrade(self);
-            move || this.upgrade().map_or(0.0, |this| read(&this))
-        };
-        readings.push(metrics.gauge_fn(
-            "skeindns_etcd_records",
-            "Keys in the tree.",
-            labels,
-            tree(|this| this.tree.records() as f64),
-        ));
-        readings.push(metrics.gauge_fn(
-            "skeindns_etcd_skipped_records",
-            "Keys in the tree whose value cannot be read.",
-            labels,
-            tree(|this| this.tree.malformed() as f64),
-        ));
-        readings.push(metrics.gauge_fn(
-            "skeindns_etcd_disconnected_seconds",
-            "For how long nothing has been heard from etcd; 0 while it is followed.",
-            labels,
-            tree(|this| this.lost_for().as_secs_f64()),
-        ));
     }
 
     /// What is answered from.
@@ -258,12 +215,45 @@ impl Follower {
     /// Follows for ever, once it has the baton.
     async fn run(&self) {
         let mut progress = self.baton.lock().await;
+        self.load_snapshot(&mut progress).await;
         loop {
             let Err(error) = self.session(&mut progress).await;
             self.meters.synced.set(0);
             self.meters.reconnects.inc();
             let wait = self.after(&mut progress, &error);
             sleep(wait).await;
+        }
+    }
+
+    /// Before anything has been heard from etcd: what was known when the program ran last.
+    async fn load_snapshot(&self, progress: &mut Progress) {
+        let Some(snapshot) = self.snapshot.clone() else {
+            return;
+        };
+        if self.tree.is_loaded() {
+            return;
+        }
+        let file = snapshot.file().display().to_string();
+        let loading = tokio::task::spawn_blocking(move || snapshot.load());
+        match loading.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(None) => {}
+            Ok(Some(loaded)) => {
+                progress.cluster = loaded.position.cluster;
+                progress.applied = loaded.position.revision;
+                self.meters.revision.set(progress.applied);
+                self.set_source(Source::Snapshot);
+                self.set_confirmed(loaded.taken.saturating_mul(1000));
+                self.tree.set_loaded();
+                tracing::info!(
+                    "plugin/etcd: {} records at revision {} from the snapshot {file}, {:.0}s old: answered from until etcd has been read",
+                    self.tree.records(),
+                    progress.applied,
+                    clock::unix_now().as_secs().saturating_sub(loaded.taken)
+                );
+            }
+            Err(what) => tracing::warn!(
+                "plugin/etcd: the snapshot {file} is not used: {what}; it is written anew when etcd has been read"
+            ),
         }
     }
 
@@ -337,10 +327,13 @@ impl Follower {
         self.judge(progress, head).await?;
         let mut listing = None;
         let mut from = progress.applied + 1;
+        // What was deleted shortly before a list is in no list, but the serial of its zone is the revision that did it.
+        let mut start = from;
         if progress.list_wanted {
             let mut new = Listing::new(progress.replaced);
             let page = self.fetch(&mut new, false).await?;
             from = new.revision + 1;
+            start = (from - self.backend.looks_back()).max(1);
             self.merge(progress, &mut new, page).await;
             // Revisions of a replaced cluster cannot be compared with those in memory: first the list, then the watch.
             while new.is_under_way() && progress.replaced {
@@ -350,13 +343,7 @@ impl Follower {
             listing = Some(new);
             self.settle_listing(progress, &mut listing);
         }
-        let mut watch = self
-            .backend
-            .watch(WatchRequest {
-                range: self.range(),
-                start_revision: from,
-            })
-            .await?;
+        let mut watch = self.watch(&mut start, from).await?;
         let mut pages: JoinSet<(Listing, Result<Page, Error>)> = JoinSet::new();
         let mut probes: JoinSet<Result<Header, Error>> = JoinSet::new();
         let mut missed = 0;
@@ -372,13 +359,21 @@ impl Follower {
             tokio::select! {
                 biased;
                 message = watch.next() => {
-                    let message = message?;
+                    let message = match message {
+                        Err(Error::Compacted { revision }) if start < from => {
+                            start = not_so_far(start, from, revision);
+                            watch = self.watch(&mut start, from).await?;
+                            continue;
+                        }
+                        message => message?,
+                    };
                     if message.created {
                         self.connected(progress);
                     }
                     missed = 0;
+                    self.confirm(!progress.list_wanted);
                     let noting = (!pages.is_empty()).then_some(&mut deleted);
-                    self.hear(progress, message, noting).await?;
+                    self.hear(progress, message, from, noting).await?;
                 }
                 Some(page) = pages.join_next() => {
                     let Ok((mut of, page)) = page else { continue };
@@ -400,7 +395,10 @@ impl Follower {
                 }
                 Some(probe) = probes.join_next() => {
                     match probe {
-                        Ok(Ok(header)) if header.cluster_id == progress.cluster => missed = 0,
+                        Ok(Ok(header)) if header.cluster_id == progress.cluster => {
+                            missed = 0;
+                            self.confirm(!progress.list_wanted);
+                        }
                         Ok(Ok(_)) => return Err(self.trouble("is a member of another cluster now")),
                         _ => missed += 1,
                     }
@@ -414,10 +412,32 @@ impl Follower {
                         probes.spawn(async move { backend.probe().await });
                     }
                     self.time_the_untimed(progress).await;
+                    if let (Some(snapshot), false) = (&self.snapshot, progress.list_wanted) {
+                        snapshot.write_if_due(Position {
+                            cluster: progress.cluster,
+                            revision: progress.applied,
+                        });
+                    }
                     if pages.is_empty() && clock::now() >= relist_at {
                         listing = Some(Listing::new(false));
                     }
                 }
+            }
+        }
+    }
+
+    /// Opens a watch that starts at `start`, or later if that is no longer in etcd's history, but never behind `from`.
+    async fn watch(&self, start: &mut i64, from: i64) -> Result<Box<dyn Watching>, Error> {
+        loop {
+            let request = WatchRequest {
+                range: self.range(),
+                start_revision: *start,
+            };
+            match self.backend.watch(request).await {
+                Err(Error::Compacted { revision }) if *start < from => {
+                    *start = not_so_far(*start, from, revision);
+                }
+                opened => return opened,
             }
         }
     }
@@ -505,6 +525,7 @@ impl Follower {
             }
         }
         self.tree.set_loaded();
+        self.set_source(Source::Unconfirmed);
         tracing::warn!(
             "plugin/etcd: no majority of {} answers: serving what {} has, unconfirmed",
             self.endpoints(),
@@ -650,6 +671,9 @@ impl Follower {
         }
         progress.applied = progress.applied.max(done.revision);
         self.meters.revision.set(progress.applied);
+        if progress.list_wanted {
+            self.set_source(Source::Live);
+        }
         if !self.tree.is_loaded() {
             tracing::info!(
                 "plugin/etcd: {} records at revision {} from {}",
@@ -659,6 +683,7 @@ impl Follower {
             );
         }
         self.tree.set_loaded();
+        self.confirm(true);
         if progress.list_wanted {
             progress.list_wanted = false;
             self.meters
@@ -673,6 +698,7 @@ impl Follower {
         &self,
         progress: &mut Progress,
         message: WatchMessage,
+        from: i64,
         noting: Option<&mut HashMap<Vec<u8>, i64>>,
     ) -> Result<(), Error> {
         if let Some(canceled) = message.canceled {
@@ -687,8 +713,8 @@ impl Follower {
             return Ok(());
         };
         let applied = progress.applied;
-        let is_put = |event: &Event| matches!(event, Event::Put(_));
-        let puts = message.events.iter().filter(|event| is_put(event));
+        let puts = message.events.iter();
+        let puts = puts.filter(|event| event.revision() >= from);
         let puts = puts.filter_map(|event| match event {
             Event::Put(kv) => Some(kv),
             Event::Delete { .. } | Event::DeleteTree { .. } => None,
@@ -697,6 +723,15 @@ impl Follower {
         let mut noting = noting;
         let mut changes = Vec::with_capacity(message.events.len());
         for event in message.events {
+            // From before the list: only what is in no list counts.
+            if event.revision() < from {
+                if let Event::Delete { key, revision } = &event
+                    && let Some(path) = self.path(key)
+                {
+                    self.tree.was_deleted(path, *revision);
+                }
+                continue;
+            }
             // Those around a reconnection come twice.
             if event.revision() <= applied && !progress.list_wanted {
                 continue;
@@ -967,6 +1002,14 @@ struct News {
     gone: Vec<Change>,
 }
 
+/// Where to look back to if `start` has been compacted and the history begins at `first`, which may not have been said.
+fn not_so_far(start: i64, from: i64, first: i64) -> i64 {
+    match first > start {
+        true => first.min(from),
+        false => from,
+    }
+}
+
 /// The wait before attempt `failures` + 1: doubling, and spread, so that a thousand servers do not come at once.
 fn retry_after(failures: u32) -> Duration {
     let doubled = RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(10));
@@ -978,5 +1021,8 @@ fn around(time: Duration) -> Duration {
     time.mul_f64(rand::random_range(0.8..1.0))
 }
 
+mod meters;
 #[cfg(test)]
 mod tests;
+
+use meters::{Meters, Source};

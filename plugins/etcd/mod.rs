@@ -25,6 +25,7 @@ mod model;
 mod outside;
 mod record;
 mod skydns;
+mod snapshot;
 mod store;
 mod stubs;
 mod style;

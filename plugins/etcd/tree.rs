@@ -10,7 +10,7 @@
 //!
 //! A *path* is a key without its prefix: `org/example/www` for `/skydns/org/example/www`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -26,6 +26,8 @@ use crate::kit::wire::name::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX, NameBuf};
 const SHARDS: usize = 256;
 /// Octets of finished answers that are kept, over all names: enough for a million names of one address each, asked for A and AAAA.
 const ANSWERS_OCTETS_MAX: usize = 128 << 20;
+/// Deleted keys that are remembered for the serials of zones that are asked for later: what a reload adds.
+const DELETED_MAX: usize = 10_000;
 /// Segments of a path that are names; a domain name has at most 127 labels.
 const LABELS_MAX: usize = 127;
 
@@ -58,6 +60,8 @@ pub(super) struct Tree {
     loaded: AtomicBool,
     // The newest revision of each zone that asked for it, by path.
     serials: RwLock<HashMap<Box<[u8]>, Arc<AtomicI64>>>,
+    // What was deleted last, for zones that ask later.
+    deleted: Mutex<VecDeque<(Box<[u8]>, i64)>>,
     views: Mutex<Vec<Box<str>>>,
     // None until somebody answers reverse names from addresses. Locked before the keys, or without them.
     addresses: RwLock<Option<Addresses>>,
@@ -120,6 +124,7 @@ impl Tree {
             answers_octets: AtomicUsize::new(0),
             loaded: AtomicBool::new(false),
             serials: RwLock::default(),
+            deleted: Mutex::default(),
             views: Mutex::default(),
             addresses: RwLock::default(),
             has_addresses: AtomicBool::new(false),
@@ -209,9 +214,46 @@ impl Tree {
         let newest = subtree(&self.keys(), path)
             .map(|(_, record)| record.revision)
             .max();
+        let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        let deleted = deleted
+            .iter()
+            .filter(|(gone, _)| is_at_or_below(gone, path));
+        let newest = newest.max(deleted.map(|(_, revision)| *revision).max());
         let serial = Arc::new(AtomicI64::new(newest.unwrap_or(0)));
         serials.insert(path.into(), Arc::clone(&serial));
         serial
+    }
+
+    /// The serials there are, to be kept over a restart.
+    pub(super) fn serials(&self) -> Vec<(Box<[u8]>, i64)> {
+        let serials = self.serials.read().unwrap_or_else(PoisonError::into_inner);
+        let each = serials.iter();
+        each.map(|(path, serial)| (path.clone(), serial.load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    /// Serials from before a restart: they do not go back.
+    pub(super) fn raise_serials(&self, known: &[(Box<[u8]>, i64)]) {
+        let serials = self.serials.read().unwrap_or_else(PoisonError::into_inner);
+        for (path, revision) in known {
+            if let Some(serial) = serials.get(path) {
+                serial.fetch_max(*revision, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A key was deleted at this revision, before the tree knew it.
+    pub(super) fn was_deleted(&self, path: &[u8], revision: i64) {
+        self.note_deleted(path.into(), revision);
+        self.advance_serials(path, revision);
+    }
+
+    fn note_deleted(&self, path: Box<[u8]>, revision: i64) {
+        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        if deleted.len() >= DELETED_MAX {
+            deleted.pop_front();
+        }
+        deleted.push_back((path, revision));
     }
 
     /// Which keys have which addresses, as long as it is held; [`Tree::keys`] may be taken while it is, not before. None unless
@@ -332,6 +374,9 @@ impl Tree {
         for (path, effect, revision) in effects {
             self.touch(&path, effect);
             self.advance_serials(&path, revision);
+            if effect < 0 {
+                self.note_deleted(path, revision);
+            }
         }
     }
 
@@ -433,6 +478,10 @@ impl Tree {
 
     /// The cluster has been replaced and its revisions with it: serials start anew from what there is.
     pub(super) fn restart_serials(&self) {
+        self.deleted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         let keys = self.keys();
         let serials = self.serials.read().unwrap_or_else(PoisonError::into_inner);
         for (path, serial) in serials.iter() {
@@ -621,6 +670,14 @@ pub(super) fn path_of(name: &[u8]) -> Option<Vec<u8>> {
         path.extend_from_slice(label);
     }
     Some(path)
+}
+
+/// Whether a path is this one or below it.
+fn is_at_or_below(path: &[u8], above: &[u8]) -> bool {
+    match path.strip_prefix(above) {
+        Some(rest) => above.is_empty() || rest.first().is_none_or(|octet| *octet == b'/'),
+        None => false,
+    }
 }
 
 /// Everything at a path and below it, in order: its own key, then what is below.

@@ -122,6 +122,11 @@ impl Backend for V2Backend {
         self.0.members().all().to_vec()
     }
 
+    /// Each change takes a request, and the history is short.
+    fn looks_back(&self) -> i64 {
+        0
+    }
+
     fn relist_every(&self) -> Duration {
         RELIST_EVERY
     }
@@ -215,10 +220,18 @@ fn events(reply: &V2Reply, range: &KeyRange) -> Vec<Event> {
     // The directory that is watched may itself go, and so may one above it.
     events.retain(|event| match event {
         Event::DeleteTree { .. } => true,
-        Event::Put(kv) => is_in(range, &kv.key),
+        Event::Put(kv) => is_in(range, &kv.key) && !is_hidden(range, &kv.key),
         Event::Delete { key, .. } => is_in(range, key),
     });
     events
+}
+
+/// Whether lists leave it out. A watch that catches up has such keys all the same, one that is up to date has not.
+fn is_hidden(range: &KeyRange, key: &[u8]) -> bool {
+    let below = key.strip_prefix(range.start.as_slice()).unwrap_or(key);
+    below
+        .split(|octet| *octet == b'/')
+        .any(|segment| segment.starts_with(b"_"))
 }
 
 fn key_value(node: &V2Node) -> KeyValue {

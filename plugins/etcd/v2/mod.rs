@@ -289,7 +289,8 @@ impl V2Client {
     }
 
     /// Waits for the first change at or below a key whose index is `from` or later; comes back after some ten seconds without one. etcd keeps
-    /// the last thousand changes of all keys: from further back it is [`Error::Compacted`], and the tree has to be listed again.
+    /// the last thousand changes of all keys: from further back it is [`Error::Compacted`], and the tree has to be listed again. Changes that
+    /// have already happened include those of hidden keys.
     pub async fn wait(&self, key: &str, from: u64) -> Result<V2Waited, Error> {
         self.open_wait(key, from).await?.change().await
     }
