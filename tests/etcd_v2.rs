@@ -222,19 +222,16 @@ fn users_and_passwords() {
         put(
             "roles/dns",
             r#"{"role":"dns","permissions":{"kv":{"read":["/skydns*"],"write":[]}}}"#,
-        )
-        .await;
+        );
         put(
             "users/dns",
             r#"{"user":"dns","password":"word","roles":["dns"]}"#,
-        )
-        .await;
+        );
         put("enable", "");
         put(
             "roles/guest",
             r#"{"role":"guest","revoke":{"kv":{"read":["/*"],"write":["/*"]}}}"#,
-        )
-        .await;
+        );
         let refused = anybody.get("/skydns/a").await;
         assert!(
             matches!(refused, Err(Error::Unauthenticated { .. })),
