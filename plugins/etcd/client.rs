@@ -352,7 +352,12 @@ impl Client {
                     members.failed(at);
                     errors.push(error);
                 }
-                Err(Failure { error, .. }) => return Err(error),
+                Err(Failure { error, .. }) => {
+                    if error.is_members_fault() {
+                        members.failed(at);
+                    }
+                    return Err(error);
+                }
             }
         }
         match errors.len() {

@@ -112,14 +112,12 @@ impl Members {
         self.endpoint(self.current())
     }
 
-    /// Every endpoint in the order to try: the one in use, those that are well, those that have failed lately.
+    /// Every endpoint in the order to try: from the one in use on, and those that have failed lately at the end.
     pub(super) fn order(&self) -> Vec<usize> {
         let all = self.endpoints.len();
         let first = self.current();
         let mut order: Vec<usize> = (first..first + all).map(|at| at % all).collect();
-        if let Some(rest) = order.get_mut(1..) {
-            rest.sort_by_key(|at| self.has_failed(*at));
-        }
+        order.sort_by_key(|at| self.has_failed(*at));
         order
     }
 
@@ -140,9 +138,10 @@ impl Members {
 
     /// Leaves the endpoint in use for another.
     pub(super) fn leave(&self) {
-        self.failed(self.current());
-        if let Some(next) = self.order().get(1) {
-            self.current.store(*next, Relaxed);
+        let left = self.current();
+        self.failed(left);
+        if let Some(next) = self.order().into_iter().find(|at| *at != left) {
+            self.current.store(next, Relaxed);
         }
     }
 
@@ -308,14 +307,18 @@ mod tests {
 
     #[test]
     fn a_member_that_failed_is_asked_last() {
-        let members = members(4);
+        let mut members = members(4);
+        members.endpoints.sort();
         assert_eq!(members.order(), [0, 1, 2, 3]);
         members.failed(1);
         assert_eq!(members.order(), [0, 2, 3, 1]);
         members.leave();
+        assert_eq!(members.which(), "http://192.0.2.2:2379".to_owned());
         assert_eq!(members.order(), [2, 3, 0, 1]);
+        members.failed(2);
+        assert_eq!(members.order(), [3, 2, 0, 1]);
         members.succeeded(1);
-        assert_eq!(members.order(), [1, 2, 3, 0]);
+        assert_eq!(members.order(), [1, 3, 2, 0]);
     }
 
     #[test]

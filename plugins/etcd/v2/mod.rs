@@ -372,7 +372,12 @@ impl V2Client {
                     members.failed(at);
                     errors.push(error);
                 }
-                Err(Failure { error, .. }) => return Err(error),
+                Err(Failure { error, .. }) => {
+                    if error.is_members_fault() {
+                        members.failed(at);
+                    }
+                    return Err(error);
+                }
             }
         }
         match errors.len() {
