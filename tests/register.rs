@@ -538,9 +538,10 @@ fn server(folder: &Path) -> (Skeindns, String) {
 fn register(url: &str, arguments: &[&str]) -> Command {
     let mut command = binary();
     command
-        .args(["register", "--etcd", url, "--hostname", "node1"])
-        .args(["--instance-id", "machine1", "--rescan", "1s"])
+        .args(["register", "--etcd", url, "--rescan", "1s"])
         .args(arguments)
+        .env("SKEIN_REGISTER_NAME", "node1")
+        .env("SKEIN_REGISTER_INSTANCE_ID", "machine1")
         .env("SKEIN_REGISTER_LEASE_TTL", "10s")
         .stdin(Stdio::null());
     command
@@ -829,4 +830,95 @@ fn what_is_wrong_is_named_with_its_place() {
     }
     // 9s fits twice into the default lease.
     assert!(!said.contains("keepalive"), "{said}");
+}
+
+//--- The v2 API ------------------------------------------------------------------------------------
+
+/// The keys with a value below /skydns, without that: value, TTL and the index that wrote it last.
+fn v2_records(port: u16) -> BTreeMap<String, (String, i64, i64)> {
+    let page = support::http(port, "/v2/keys/skydns?recursive=true");
+    let (_, body) = page.split_once("\r\n\r\n").expect("a head");
+    let tree: serde_json::Value = serde_json::from_str(body.trim()).expect("JSON");
+    let mut found = BTreeMap::new();
+    let mut nodes = vec![tree["node"].clone()];
+    while let Some(node) = nodes.pop() {
+        nodes.extend(node["nodes"].as_array().into_iter().flatten().cloned());
+        if let Some(value) = node["value"].as_str() {
+            let key = node["key"]
+                .as_str()
+                .expect("text")
+                .trim_start_matches("/skydns/");
+            let (ttl, index) = (node["ttl"].as_i64(), node["modifiedIndex"].as_i64());
+            let entry = (value.to_owned(), ttl.unwrap_or(0), index.unwrap_or(0));
+            found.insert(key.to_owned(), entry);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_v2_api_is_kept_alive_key_by_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start_with(folder.path(), 1, "http", &["--enable-v2".into()], &[]);
+    let (url, port) = (cluster.endpoints().join(","), cluster.ports[0].0);
+    let start = |arguments: &[&str]| {
+        let mut child = register(&url, arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let lines = Lines::of(&mut child);
+        Agent {
+            process: Process(child),
+            lines,
+        }
+    };
+    let keys = |expected: &[&str]| {
+        until(&format!("the keys are {expected:?}"), || {
+            let found = v2_records(port);
+            found.keys().eq(expected).then_some(found)
+        })
+    };
+    let (forward, back) = (
+        "local/skydns/node1/4-198-51-100-7",
+        "arpa/in-addr/198/51/100/7",
+    );
+    let agent = start(&["--etcd-api=v2", "--address=198.51.100.7"]);
+    let first = keys(&[back, forward]);
+    let (value, ttl, index) = &first[forward];
+    assert!(value.contains("\"host\":\"198.51.100.7\""), "{value}");
+    assert!((1..=10).contains(ttl), "{ttl}");
+    let refreshed = until("it is refreshed", || {
+        let (value, _, at) = v2_records(port).get(forward)?.clone();
+        (at > *index).then_some(value)
+    });
+    assert_eq!(refreshed, *value);
+
+    // What somebody else deletes is written again.
+    let delete = Command::new("etcdctl")
+        .env("ETCDCTL_API", "2")
+        .args(["--endpoints", &url, "rm", &format!("/skydns/{forward}")])
+        .output()
+        .expect("etcdctl is installed");
+    assert!(delete.status.success(), "{delete:?}");
+    keys(&[back, forward]);
+
+    // Only v2 has keys, so that is where another one goes that was told nothing.
+    let other = start(&[
+        "--address=198.51.100.8",
+        "--instance-id=machine2",
+        "--name=node2",
+    ]);
+    let (forward2, back2) = (
+        "local/skydns/node2/4-198-51-100-8",
+        "arpa/in-addr/198/51/100/8",
+    );
+    keys(&[back, back2, forward, forward2]);
+    agent.stop();
+    keys(&[back2, forward2]);
+
+    // Dead without a word, its keys end one by one.
+    let mut other = other;
+    other.process.end();
+    keys(&[]);
 }

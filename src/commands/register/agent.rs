@@ -16,7 +16,7 @@ use super::plan::{self, Change, Held, Refusal, Standing};
 use super::records::{Records, records};
 use super::settings::Register;
 use super::status::{Audience, Phase, View};
-use super::store::{Lease, Made, Renewed, Store};
+use super::store::{Made, Renewed, Store};
 
 /// To remove the records at the end.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -159,8 +159,8 @@ struct Agent {
     // What we have written and not deleted.
     written: BTreeMap<String, String>,
     held: Vec<Held>,
-    // Leases of a former configuration, to be ended once its records hang on the present one.
-    retired: Vec<(Store, Lease)>,
+    // Stores of a former configuration, to be withdrawn from once everything is in the present one.
+    retired: Vec<Store>,
     phase: Phase,
     claiming: bool,
     error: Option<String>,
@@ -353,7 +353,9 @@ impl Agent {
         match store.renew().await? {
             Renewed::Yes => self.renew_at = Some(Instant::now() + jittered(self.config.keepalive)),
             Renewed::Lost => {
-                tracing::warn!("the lease has ended; the records are written again with a new one");
+                tracing::warn!(
+                    "records have ended before they were renewed; they are written again"
+                );
                 self.audience.numbers().leases_lost.inc();
                 self.renew_at = None;
                 self.compare_at = Instant::now();
@@ -524,11 +526,11 @@ impl Agent {
         self.compare_at = Instant::now() + jittered(pause);
     }
 
-    /// Ends leases of former configurations, now that nothing hangs on them.
+    /// Withdraws from the stores of former configurations, now that everything is in the present one.
     async fn retire(&mut self) {
-        for (store, lease) in std::mem::take(&mut self.retired) {
-            if let Err(error) = store.revoke(lease).await {
-                tracing::debug!("a former lease ends by itself: {error}");
+        for mut store in std::mem::take(&mut self.retired) {
+            if let Err(error) = store.withdraw().await {
+                tracing::warn!("what was written before the reload ends by itself: {error}");
             }
         }
     }
@@ -634,19 +636,18 @@ impl Agent {
                 .endpoints
                 .iter()
                 .any(|url| self.config.etcd.0.endpoints.contains(url));
-        let same_lease = same_cluster && old.lease_ttl == self.config.lease_ttl;
         self.store = match self.store.take() {
-            Some(store) if same_lease => match store.reconnected(&self.config) {
-                Ok(store) => Some(store),
-                Err(what) => {
-                    tracing::error!("{what}");
-                    None
+            Some(store) if same_cluster && store.goes_on(&self.config) => {
+                match store.reconnected(&self.config) {
+                    Ok(store) => Some(store),
+                    Err(what) => {
+                        tracing::error!("{what}");
+                        None
+                    }
                 }
-            },
+            }
             Some(store) => {
-                if let Some(lease) = store.lease() {
-                    self.retired.push((store, lease));
-                }
+                self.retired.push(store);
                 None
             }
             None => None,

@@ -1,83 +1,47 @@
-//! etcd as the agent sees it: reads keys, makes changes that are guarded by versions, and keeps everything alive with one lease (v3).
+//! The v3 API: one lease keeps all records alive, and changes are transactions.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use skein_plugins::etcd::{Client, Compare, Error, KeyRange, KeyValue, ListRequest, Operation};
 
-use super::config::{Api, Config};
-use super::plan::{Change, Entries, Entry};
+use super::{Lease, Made, Renewed};
+use crate::commands::register::config::Config;
+use crate::commands::register::plan::{Change, Entries, Entry};
 
 /// Operations of a transaction: etcd takes 128.
 const BATCH: usize = 100;
 /// Keys below a name that are looked at: four times as many as a name has addresses.
 const BELOW_MAX: u32 = 1_024;
 
-/// What became of changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Made {
-    All,
-    /// Something was no longer as it was read, or the lease was gone: read again.
-    NotAll,
-}
-
-/// What became of a renewal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Renewed {
-    Yes,
-    /// Our records are gone or about to go: write them again.
-    Lost,
-}
-
-/// A lease that we hold.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lease {
-    pub(super) id: i64,
-    pub(super) granted: Duration,
-    /// When it was granted or renewed last: the request's time, not the answer's, since the server may have counted from then on.
-    pub(super) renewed: Instant,
-}
-
-/// The store at work.
-pub(super) struct Store {
+/// A v3 store at work.
+pub(in crate::commands::register) struct V3 {
     client: Client,
     /// Zero is for ever.
     ttl: Duration,
     lease: Option<Lease>,
 }
 
-impl Store {
-    /// Connects and finds out which interface there is.
-    pub(super) async fn connect(config: &Config) -> Result<Store, Error> {
-        let client = Client::new(&config.etcd.0).map_err(|what| Error::Refused {
-            endpoint: config.etcd.0.endpoints.join(", "),
-            status: 0,
-            code: -1,
-            what,
-        })?;
-        let probe = ListRequest {
-            count_only: true,
-            ..ListRequest::new(KeyRange::key("/"))
-        };
-        match client.range(&probe).await {
-            // A user who may read only some keys is refused this one, by a cluster that is there.
-            Ok(_) | Err(Error::Denied { .. }) => {}
-            Err(error) if config.api == Api::Auto => return Err(error),
-            Err(error) => return Err(error),
-        }
-        Ok(Store {
+impl V3 {
+    pub(super) fn new(client: Client, ttl: Duration) -> V3 {
+        V3 {
             client,
-            ttl: config.lease_ttl,
+            ttl,
             lease: None,
-        })
+        }
     }
 
     /// The same store with a new connection, since certificates and passwords may be new ones.
-    pub(super) fn reconnected(self, config: &Config) -> Result<Store, String> {
-        Ok(Store {
+    pub(super) fn reconnected(self, config: &Config) -> Result<V3, String> {
+        Ok(V3 {
             client: Client::new(&config.etcd.0)?,
             ..self
         })
+    }
+
+    /// The life that records are written with.
+    pub(super) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// The lease, if there is one.
@@ -85,19 +49,9 @@ impl Store {
         self.lease
     }
 
-    /// Which interface, for people.
-    pub(super) fn api(&self) -> &'static str {
-        "v3"
-    }
-
     /// The endpoint in use.
     pub(super) fn which(&self) -> String {
         self.client.which()
-    }
-
-    /// Whether a key can have a value and keys below it.
-    pub(super) fn nests(&self) -> bool {
-        true
     }
 
     /// From now on records are written to stay.
@@ -201,16 +155,11 @@ impl Store {
         Ok(Made::All)
     }
 
-    /// Removes all our records: with the lease they go at one revision.
+    /// Removes all our records: with the lease they go at one revision. One that has ended already is fine.
     pub(super) async fn withdraw(&mut self) -> Result<(), Error> {
-        match self.lease.take() {
-            Some(lease) => self.revoke(lease).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Ends a lease; one that has ended already is fine.
-    pub(super) async fn revoke(&self, lease: Lease) -> Result<(), Error> {
+        let Some(lease) = self.lease.take() else {
+            return Ok(());
+        };
         match self.client.lease_revoke(lease.id).await {
             Ok(()) | Err(Error::NoSuchLease) => Ok(()),
             Err(error) => Err(error),
