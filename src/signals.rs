@@ -15,6 +15,9 @@ use crate::program::{self, Refused};
 /// Exit code of a second signal, as CoreDNS has it.
 const CUT_SHORT: u8 = 2;
 
+/// How long after a start that was refused another one is tried, where that may help.
+const START_AGAIN: Duration = Duration::from_secs(5);
+
 /// The signals that we listen to.
 struct Signals {
     hangup: Signal,
@@ -90,7 +93,16 @@ pub(crate) struct Commanded {
     /// Asks for a reload, as SIGHUP does.
     pub(crate) nudges: mpsc::Receiver<()>,
     /// Is told how each start and reload went; at the start it prints what is served.
-    pub(crate) told: Box<dyn FnMut(Outcome)>,
+    pub(crate) told: Box<dyn FnMut(Outcome) -> Then>,
+}
+
+/// What comes after a start that was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Then {
+    /// The process ends.
+    End,
+    /// Another start is tried at the next nudge and now and then: there will be another Dnsfile.
+    Wait,
 }
 
 /// How a start or reload went.
@@ -103,9 +115,10 @@ pub(crate) enum Outcome {
 }
 
 impl Announce {
-    fn tell(&mut self, outcome: Outcome) {
-        if let Some(command) = &mut self.command {
-            (command.told)(outcome);
+    fn tell(&mut self, outcome: Outcome) -> Then {
+        match &mut self.command {
+            Some(command) => (command.told)(outcome),
+            None => Then::End,
         }
     }
 }
@@ -116,15 +129,35 @@ pub(crate) async fn run(mut engine: Engine, mut announce: Announce) -> ExitCode 
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen to signals: {error}\n")),
     };
-    let started = tokio::select! {
-        wish = signals.stop() => {
-            return if wish == Wish::Stop { ExitCode::SUCCESS } else { CUT_SHORT.into() };
+    let mut said = Vec::new();
+    let prepared = loop {
+        let started = tokio::select! {
+            wish = signals.stop() => return stopped(wish),
+            started = start(&engine) => started,
+        };
+        let refused = match started {
+            Ok(prepared) => break prepared,
+            Err(refused) => refused,
+        };
+        if announce.command.is_none() {
+            return fail(&refused.render(false));
         }
-        started = start(&engine) => started,
-    };
-    let prepared = match started {
-        Ok(prepared) => prepared,
-        Err(refused) => return fail(&refused.render(false)),
+        // Its Dnsfile is nowhere to be read: the line says it all.
+        let lines = refused.lines();
+        if said != lines {
+            for line in &lines {
+                tracing::error!("{line}");
+            }
+            said = lines;
+        }
+        if announce.tell(Outcome::Refused) == Then::End {
+            return ExitCode::FAILURE;
+        }
+        let next = signals.next(&mut announce.command);
+        match tokio::time::timeout(START_AGAIN, next).await {
+            Ok(Wish::Reload) | Err(_) => {}
+            Ok(wish) => return stopped(wish),
+        }
     };
     let lines = Engine::start_lines(&prepared);
     if let Err(error) = engine.commit(prepared).await {
@@ -200,6 +233,14 @@ pub(crate) async fn run(mut engine: Engine, mut announce: Announce) -> ExitCode 
         watch = Watch::after(&engine, tried);
     }
     stop(&mut engine, &mut signals).await
+}
+
+/// A signal came before there was anything to stop.
+fn stopped(wish: Wish) -> ExitCode {
+    match wish {
+        Wish::StopAtOnce => CUT_SHORT.into(),
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 async fn start(engine: &Engine) -> Result<crate::generation::Prepared, Refused> {

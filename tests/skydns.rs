@@ -245,6 +245,79 @@ fn without_etcd_it_starts_and_takes_the_object_when_etcd_comes() {
 }
 
 #[test]
+fn an_etcd_that_hangs_holds_nothing_up() {
+    let hung = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    let machine = format!("http://{}", hung.local_addr().expect("it is bound"));
+    let port = free_port();
+    let addr = format!("127.0.0.1:{port}");
+    let server = SkyDns::start_by(binary().args(["skydns", "-machines", &machine, "-addr", &addr]));
+    server.line("falling back to default configuration, could not read from etcd: ");
+    server.ready("skydns.local.", port);
+    let answer = ask(port, "x.skydns.local.", RecordType::A);
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[test]
+fn where_the_default_address_is_taken_it_waits_for_what_etcd_says() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut cluster = Cluster::planned(dir.path(), vec![(free_port(), free_port())]);
+    let held = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    let addr = held.local_addr().expect("it is bound").to_string();
+    let server = SkyDns::start(&cluster, &["-addr", &addr], &[]);
+    let line = server.line(&format!("cannot listen on {addr} (udp)"));
+    assert!(line.contains("the port is in use by"), "{line}");
+    server.line("etcd may say another address: waiting for it");
+    cluster.start_members();
+    let port = free_port();
+    let object = format!(r#"{{"dns_addr":"127.0.0.1:{port}"}}"#);
+    cluster.ctl(&["put", "/skydns/config", &object]);
+    server.ready("skydns.local.", port);
+}
+
+#[test]
+fn a_user_and_a_password_that_nobody_sees() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut cluster = Cluster::start(dir.path(), 1);
+    for words in [
+        vec!["user", "add", "root:geheim"],
+        vec!["user", "grant-role", "root", "root"],
+        vec!["auth", "enable"],
+    ] {
+        cluster.ctl(&words);
+    }
+    cluster.ctl = vec!["--user".into(), "root:geheim".into()];
+    let port = free_port();
+    let object = format!(r#"{{"dns_addr":"127.0.0.1:{port}"}}"#);
+    cluster.ctl(&["put", "/skydns/config", &object]);
+    cluster.ctl(&["put", "/skydns/local/skydns/x", r#"{"host":"192.0.2.1"}"#]);
+    let endpoints = cluster.endpoints().join(",");
+    let printed = binary()
+        .args([
+            "skydns",
+            "-print-dnsfile",
+            "-username",
+            "root",
+            "-password=geheim",
+        ])
+        .env("ETCD_MACHINES", &endpoints)
+        .output()
+        .expect("our binary is built");
+    let text = String::from_utf8_lossy(&printed.stdout).into_owned();
+    assert!(text.contains(&format!(".:{port} {{")), "{text}");
+    assert!(text.contains("credentials root {$ETCD_PASSWORD}"), "{text}");
+    assert!(!text.contains("geheim"), "{text}");
+    // Where the password was a flag, the Dnsfile's variable has it all the same.
+    let server = SkyDns::start(&cluster, &["-username", "root", "-password", "geheim"], &[]);
+    server.ready("skydns.local.", port);
+    assert_eq!(
+        first_address(port, "x.skydns.local."),
+        Ipv4Addr::new(192, 0, 2, 1)
+    );
+    let lines = server.lines.so_far().join("\n");
+    assert!(!lines.contains("geheim"), "{lines}");
+}
+
+#[test]
 fn the_printed_dnsfile_gives_the_same_answers() {
     let dir = tempfile::tempdir().expect("a folder");
     let cluster = Cluster::start(dir.path(), 1);

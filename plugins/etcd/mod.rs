@@ -24,7 +24,6 @@ mod members;
 mod model;
 mod outside;
 mod record;
-mod skipped;
 mod skydns;
 mod snapshot;
 mod store;

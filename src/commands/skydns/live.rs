@@ -14,7 +14,7 @@ use super::object;
 use super::settings::Settings;
 use super::store::{Api, Found, Look, Store};
 use crate::program::Written;
-use crate::signals::Outcome;
+use crate::signals::{Outcome, Then};
 
 /// How long the start waits for the object: a cluster that is there answers in milliseconds, and clients wait for us.
 const FIRST_MAX: Duration = Duration::from_secs(5);
@@ -35,8 +35,10 @@ pub(super) struct Live {
     has_object: bool,
     // It has been deleted since.
     is_gone: bool,
-    // The trouble that the log knows of.
-    trouble: Option<String>,
+    // Attempts in a row that came to nothing.
+    failures: u32,
+    // The log knows of the trouble.
+    in_trouble: bool,
 }
 
 /// What runs, and what the log has said of it.
@@ -46,6 +48,9 @@ struct Said {
     // What ran before, in case that does not start.
     good: Option<(Settings, String)>,
     lines: Vec<String>,
+    // Etcd was not there at the start: what flags say may not be what is wanted, so a start that is refused is tried again.
+    waits: bool,
+    has_said_so: bool,
 }
 
 impl Live {
@@ -62,6 +67,8 @@ impl Live {
                 settings: base.clone(),
                 good: None,
                 lines: Vec::new(),
+                waits: false,
+                has_said_so: false,
             })),
             base,
             around,
@@ -71,7 +78,8 @@ impl Live {
             version: None,
             has_object: false,
             is_gone: false,
-            trouble: None,
+            failures: 0,
+            in_trouble: false,
         }
     }
 
@@ -88,16 +96,22 @@ impl Live {
                 ..
             })) => self.take(&object),
             Ok(Ok(_)) => tracing::info!("{falling} there is no key {}", self.store.key),
-            Ok(Err(error)) => self.say_trouble(&format!("{falling} {error}")),
-            Err(_) => self.say_trouble(&format!("{falling} no answer within {FIRST_MAX:?}")),
+            Ok(Err(error)) => self.begin_without(&format!("{falling} {error}")),
+            Err(_) => self.begin_without(&format!("{falling} no answer within {FIRST_MAX:?}")),
         }
         let settings = self.said.borrow().settings.clone();
         self.written.set(dnsfile::write(&settings, &self.around));
         Ok(())
     }
 
+    fn begin_without(&mut self, what: &str) {
+        tracing::warn!("{what}");
+        self.in_trouble = true;
+        self.said.borrow_mut().waits = true;
+    }
+
     /// Says what is served, and goes back to what served before if the new does not start.
-    pub(super) fn teller(&self) -> Box<dyn FnMut(Outcome)> {
+    pub(super) fn teller(&self) -> Box<dyn FnMut(Outcome) -> Then> {
         let said = Rc::clone(&self.said);
         let (around, written) = (self.around.clone(), self.written.clone());
         Box::new(move |outcome| {
@@ -115,9 +129,15 @@ impl Live {
                     if let Some((settings, text)) = said.good.clone() {
                         said.settings = settings;
                         written.set(text);
+                    } else if said.waits {
+                        if !std::mem::replace(&mut said.has_said_so, true) {
+                            tracing::warn!("etcd may say another address: waiting for it");
+                        }
+                        return Then::Wait;
                     }
                 }
             }
+            Then::End
         })
     }
 
@@ -125,11 +145,15 @@ impl Live {
     pub(super) async fn follow(mut self) {
         loop {
             let Err(error) = self.session().await;
-            self.say_trouble(&format!(
-                "cannot read {} from etcd: {error}; what is configured stays, trying on",
-                self.store.key
-            ));
+            self.failures += 1;
             self.store.leave();
+            // The first failure is mostly one member's, and the next one does better. Then one line for a trouble, not one for each attempt.
+            if self.failures > 1 && !std::mem::replace(&mut self.in_trouble, true) {
+                tracing::warn!(
+                    "cannot read {} from etcd: {error}; what is configured stays, trying on",
+                    self.store.key
+                );
+            }
             sleep(RETRY).await;
         }
     }
@@ -138,8 +162,9 @@ impl Live {
     async fn session(&mut self) -> Result<std::convert::Infallible, Error> {
         loop {
             let look = self.store.look().await?;
-            if self.trouble.take().is_some() {
-                tracing::info!("{} is read from etcd again", self.store.key);
+            self.failures = 0;
+            if std::mem::take(&mut self.in_trouble) {
+                tracing::info!("etcd is there again");
             }
             match &look.found {
                 Some(object) => self.take_and_reload(object),
@@ -196,14 +221,6 @@ impl Live {
                 self.store.key
             );
         }
-    }
-
-    /// One line for a trouble, not one for each attempt.
-    fn say_trouble(&mut self, what: &str) {
-        if self.trouble.is_none() {
-            tracing::warn!("{what}");
-        }
-        self.trouble = Some(what.to_owned());
     }
 }
 

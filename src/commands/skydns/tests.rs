@@ -55,6 +55,12 @@ type Row = (&'static str, &'static str, &'static str, Settings);
 
 /// One row at least for each field; a test below sees to that.
 fn rows() -> Vec<Row> {
+    let mut rows = rows_of_the_object();
+    rows.extend(rows_of_flags());
+    rows
+}
+
+fn rows_of_the_object() -> Vec<Row> {
     vec![
         (
             "dns_addr",
@@ -138,6 +144,12 @@ fn rows() -> Vec<Row> {
         ("rcache_ttl", "10", "10", settings(|to| to.rcache_ttl = 10)),
         ("ndot", "1", "1", settings(|to| to.ndots = 1)),
         ("ndot", "-3", "-3", Settings::default()),
+    ]
+}
+
+/// What the object does not have.
+fn rows_of_flags() -> Vec<Row> {
+    vec![
         (
             "machines",
             "http://192.0.2.1:2379,https://192.0.2.2",

@@ -267,3 +267,6 @@ const CERT_TYPES: &[(&str, u16)] = &[
     ("URI", 253),
     ("OID", 254),
 ];
+
+#[cfg(test)]
+mod tests;
