@@ -293,6 +293,8 @@ pub enum Error {
     NoGateway {
         /// Which endpoint.
         endpoint: String,
+        /// The version of etcd that is there all the same, if it says one.
+        version: Option<String>,
     },
     /// The v2 API is not there.
     NoV2 {
@@ -380,10 +382,7 @@ impl fmt::Display for Error {
                 f,
                 "{endpoint}: {what}; check the user's password and its role's permissions"
             ),
-            Error::NoGateway { endpoint } => write!(
-                f,
-                "{endpoint}: no v3 JSON API there (a gateway switched off, a grpc-proxy, or no etcd)"
-            ),
+            Error::NoGateway { endpoint, version } => no_gateway(f, endpoint, version.as_deref()),
             Error::NoV2 { endpoint } => write!(
                 f,
                 "{endpoint}: no v2 keys API there (etcd 3.4 and 3.5 need --enable-v2, 3.6 has none)"
@@ -408,11 +407,51 @@ impl fmt::Display for Error {
     }
 }
 
+/// What to do about an endpoint without the v3 JSON API.
+fn no_gateway(f: &mut fmt::Formatter<'_>, endpoint: &str, version: Option<&str>) -> fmt::Result {
+    let Some(version) = version else {
+        return write!(
+            f,
+            "{endpoint}: no v3 JSON API there (a grpc-proxy, or no etcd); name the members themselves"
+        );
+    };
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(0..=2), _) => write!(
+            f,
+            "{endpoint}: etcd {version} has no v3 JSON API; write `api v2`"
+        ),
+        (Some(3), Some(0..=3)) => write!(
+            f,
+            "{endpoint}: etcd {version} has no /v3 yet, 3.4 is the first; write `api v2` or upgrade it"
+        ),
+        _ => write!(
+            f,
+            "{endpoint}: etcd {version} is there, but its JSON API is off; write `enable-grpc-gateway: true` into its config file (3.4 needs it there), or name the URL of its --listen-client-http-urls"
+        ),
+    }
+}
+
 impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_is_off_is_told_with_its_fix() {
+        let text = |version: Option<&str>| {
+            let error = Error::NoGateway {
+                endpoint: "e".into(),
+                version: version.map(str::to_owned),
+            };
+            error.to_string()
+        };
+        assert!(text(Some("3.4.23")).contains("enable-grpc-gateway: true"));
+        assert!(text(Some("3.3.10")).contains("`api v2` or upgrade"));
+        assert!(text(Some("2.3.8")).contains("write `api v2`"));
+        assert!(text(None).contains("grpc-proxy"));
+    }
 
     #[test]
     fn a_prefix_ends_behind_its_last_key() {

@@ -350,7 +350,7 @@ impl Client {
                     if error.is_members_fault() && (!sent || again == Again::Always) =>
                 {
                     members.failed(at);
-                    errors.push(error);
+                    errors.push(members.explain(at, error).await);
                 }
                 Err(Failure { error, .. }) => {
                     if error.is_members_fault() {
@@ -471,6 +471,7 @@ impl Client {
             }
             Err(_) if status == 404 => Error::NoGateway {
                 endpoint: endpoint.to_owned(),
+                version: None,
             },
             Err(_) if status >= 500 => Error::Unavailable {
                 endpoint: endpoint.to_owned(),
@@ -936,6 +937,12 @@ fn classify(endpoint: &str, status: u16, code: i32, what: String) -> Error {
     match code {
         16 => Error::Unauthenticated { endpoint, what },
         3 if is_token_trouble(&what) => Error::Unauthenticated { endpoint, what },
+        3 if what.contains("CommonName of client") => Error::Refused {
+            endpoint,
+            status,
+            code,
+            what: format!("{what}; use a client certificate whose common name is empty"),
+        },
         3 if what.contains("authentication failed") => Error::Denied { endpoint, what },
         7 => Error::Denied { endpoint, what },
         11 if what.contains("compacted") => Error::Compacted { revision: 0 },

@@ -48,6 +48,8 @@ const KEYS_MAX: usize = 10_000_000;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Looks in a row that may fail; one may be lost to a pause.
 const PROBES_MISSED_MAX: u32 = 2;
+/// Looks in a row that another member may have answered than the one that is watched, as behind `etcd gateway`: then the watch is opened again.
+const PROBES_ELSEWHERE_MAX: u32 = 5;
 /// The first wait after a failure; the next ones double.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest: a cluster that is back is followed again within it, and a thousand servers cost it 200 requests a second until then.
@@ -344,18 +346,21 @@ impl Follower {
             self.settle_listing(progress, &mut listing);
         }
         let mut watch = self.watch(&mut start, from).await?;
-        let mut pages: JoinSet<(Listing, Result<Page, Error>)> = JoinSet::new();
+        let mut pages: JoinSet<Result<Page, Error>> = JoinSet::new();
+        if let Some(listing) = &listing {
+            self.spawn_page(&mut pages, listing);
+        }
         let mut probes: JoinSet<Result<Header, Error>> = JoinSet::new();
         let mut missed = 0;
+        // The member whose watch it is, as it said itself; 0: it does not say.
+        let mut watched = 0;
+        let mut elsewhere = 0;
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut relist_at = clock::now() + around(self.backend.relist_every());
         // Keys that are deleted while a list is read, which may have them still.
         let mut deleted: HashMap<Vec<u8>, i64> = HashMap::new();
         loop {
-            if let Some(listing) = listing.take() {
-                self.spawn_page(&mut pages, listing);
-            }
             tokio::select! {
                 biased;
                 message = watch.next() => {
@@ -368,25 +373,32 @@ impl Follower {
                         message => message?,
                     };
                     if message.created {
+                        watched = message.header.member_id;
                         self.connected(progress);
                     }
                     missed = 0;
                     self.confirm(!progress.list_wanted);
-                    let noting = (!pages.is_empty()).then_some(&mut deleted);
+                    let noting = listing.is_some().then_some(&mut deleted);
                     self.hear(progress, message, from, noting).await?;
                 }
                 Some(page) = pages.join_next() => {
-                    let Ok((mut of, page)) = page else { continue };
-                    match page {
-                        Err(Error::TooLarge { .. }) if of.limit > 1 => of.shrink(),
+                    let Some(of) = &mut listing else { continue };
+                    match page.unwrap_or_else(|_| Err(self.trouble("sent a page that could not be read"))) {
+                        Err(Error::TooLarge { .. }) if of.limit > 1 => {
+                            of.shrink();
+                            self.spawn_page(&mut pages, of);
+                        }
                         page => {
+                            let page = self.took(of, page?);
+                            // etcd is at the next one while this one is put into the tree.
+                            if of.next.is_some() {
+                                self.spawn_page(&mut pages, of);
+                            }
                             of.deleted = std::mem::take(&mut deleted);
-                            let page = self.took(&mut of, page?);
-                            self.merge(progress, &mut of, page).await;
+                            self.merge(progress, of, page).await;
                             deleted = std::mem::take(&mut of.deleted);
                         }
                     }
-                    listing = Some(of);
                     self.settle_listing(progress, &mut listing);
                     if listing.is_none() {
                         deleted.clear();
@@ -398,12 +410,23 @@ impl Follower {
                         Ok(Ok(header)) if header.cluster_id == progress.cluster => {
                             missed = 0;
                             self.confirm(!progress.list_wanted);
+                            elsewhere = match watched == 0 || header.member_id == watched {
+                                true => 0,
+                                false => elsewhere + 1,
+                            };
                         }
                         Ok(Ok(_)) => return Err(self.trouble("is a member of another cluster now")),
                         _ => missed += 1,
                     }
                     if missed >= PROBES_MISSED_MAX {
                         return Err(self.trouble("has fallen silent"));
+                    }
+                    // Whether the one that is watched is still there is not known; what it may not have said comes with a new watch.
+                    if elsewhere >= PROBES_ELSEWHERE_MAX && !progress.list_wanted && listing.is_none() {
+                        elsewhere = 0;
+                        from = progress.applied + 1;
+                        start = from;
+                        watch = self.watch(&mut start, from).await?;
                     }
                 }
                 _ = ticks.tick() => {
@@ -418,8 +441,10 @@ impl Follower {
                             revision: progress.applied,
                         });
                     }
-                    if pages.is_empty() && clock::now() >= relist_at {
-                        listing = Some(Listing::new(false));
+                    if listing.is_none() && clock::now() >= relist_at {
+                        let new = Listing::new(false);
+                        self.spawn_page(&mut pages, &new);
+                        listing = Some(new);
                     }
                 }
             }
@@ -533,10 +558,10 @@ impl Follower {
         );
     }
 
-    fn spawn_page(&self, pages: &mut JoinSet<(Listing, Result<Page, Error>)>, listing: Listing) {
+    fn spawn_page(&self, pages: &mut JoinSet<Result<Page, Error>>, listing: &Listing) {
         let backend = Arc::clone(&self.backend);
-        let request = self.page_request(&listing, false);
-        pages.spawn(async move { (listing, backend.list(request).await) });
+        let request = self.page_request(listing, false);
+        pages.spawn(async move { backend.list(request).await });
     }
 
     fn page_request(&self, listing: &Listing, serializable: bool) -> ListRequest {
@@ -573,6 +598,8 @@ impl Follower {
             let keys = u32::try_from(PAGE_OCTETS / each.max(1)).unwrap_or(PAGE_KEYS_MAX);
             listing.limit = keys.clamp(1, listing.limit_max);
         }
+        let last = page.kvs.last().filter(|_| page.more);
+        listing.next = last.map(|kv| key_behind(&kv.key));
         page
     }
 
@@ -581,8 +608,7 @@ impl Follower {
         let from = listing.from.clone();
         let last = page.kvs.last().filter(|_| page.more);
         let upto = last.and_then(|kv| self.path(&kv.key)).map(<[u8]>::to_vec);
-        listing.next = last.map(|kv| key_behind(&kv.key));
-        listing.done = listing.next.is_none();
+        listing.done = !page.more || page.kvs.is_empty();
         listing.from = upto.clone();
         let news = {
             let keys = self.tree.keys();

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rand::seq::SliceRandom;
+use tokio::time::timeout;
 
 use super::api::Error;
 use super::client::{Config, TlsFiles};
@@ -21,6 +22,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const FAILED_FOR: Duration = Duration::from_secs(60);
 /// Between two looks at the times of the TLS files.
 const FILES_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+/// For a look at what an endpoint is.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Octets of an error's body that are read.
 const ERROR_OCTETS_MAX: usize = 65_536;
 
@@ -206,6 +209,30 @@ impl Members {
                 what: reason(error),
             },
         }
+    }
+
+    /// Says more about an endpoint that has not what was asked for: which etcd it is, if it is one.
+    pub(super) async fn explain(&self, at: usize, error: Error) -> Error {
+        match error {
+            Error::NoGateway { endpoint, .. } => {
+                let version = timeout(VERSION_TIMEOUT, self.version(at)).await;
+                Error::NoGateway {
+                    endpoint,
+                    version: version.ok().flatten(),
+                }
+            }
+            error => error,
+        }
+    }
+
+    async fn version(&self, at: usize) -> Option<String> {
+        let url = format!("{}/version", self.endpoint(at));
+        let response = self.http().get(url).send().await.ok()?;
+        let body = self.error_body(response).await;
+        let json: serde_json::Value = serde_json::from_slice(&body).ok()?;
+        let version = json.get("etcdserver")?.as_str()?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+        (version.len() <= 64 && version.chars().all(is_plain)).then(|| version.to_owned())
     }
 
     /// Reads a whole reply of at most `limit` octets.
