@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Verify(Box<commands::Verify>),
     /// Say why it does not work and what to do: this machine, the cluster, the keys, the server.
     Doctor(Box<commands::Doctor>),
+    /// Move keys from etcd's v2 store into its v3 store.
+    Migrate(Box<commands::Migrate>),
     /// Serve a domain from etcd as SkyDNS did: its flags, its variables, its object in etcd.
     ///
     /// Its own `-help` lists the flags. The same happens when this binary is called by the name `skydns`.

@@ -81,6 +81,7 @@ pub fn run(table: &'static [&'static Plugin]) -> ExitCode {
         Some(Command::Verify(verify)) => {
             return commands::verify(&verify, cli.conf.as_deref(), cli.port);
         }
+        Some(Command::Migrate(migrate)) => return commands::migrate(&migrate),
         Some(Command::Doctor(doctor)) => {
             return commands::doctor(&doctor, cli.conf.as_deref(), cli.port);
         }

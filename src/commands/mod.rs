@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod doctor;
 mod etcd_lines;
+mod migrate;
 mod plugins;
 mod register;
 mod service;
@@ -12,6 +13,7 @@ mod verify;
 
 pub(crate) use check::check;
 pub(crate) use doctor::{Doctor, doctor};
+pub(crate) use migrate::{Migrate, migrate};
 pub(crate) use plugins::{names, plugins};
 pub(crate) use register::{Register, register};
 pub(crate) use service::{Service, service};
