@@ -5,9 +5,9 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # As root, or through sudo.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
-TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot-dnsutils openssl curl iproute2 lintian
+TEST_PACKAGES := etcd-server etcd-client nsd unbound bind9-dnsutils knot knot-dnsutils ldnsutils openssl curl iproute2 lintian
 
-.PHONY: run build test quick check deny image image-test deb deb-test cargo-deb bench chaos test-packages
+.PHONY: run build test quick check deny image image-test deb deb-test cargo-deb bench chaos differential test-packages
 
 run: build
 	@echo
@@ -77,3 +77,7 @@ chaos: build test-packages
 
 bench-instructions:
 	benches/instructions.sh
+
+# Random zones and 50,000 questions to NSD, Knot and us; SEED for other zones.
+differential: build test-packages
+	SKEINDNS_BINARY=$(abspath $(TARGET))/release/skeindns DIFFERENTIAL_QUERIES=50000 DIFFERENTIAL_SEED=$(or $(SEED),1) $(CARGO) test --test differential -- --nocapture

@@ -248,17 +248,7 @@ impl Host {
 
     /// The agent at work.
     fn register(&self, name: &str, arguments: &[&str]) -> Agent {
-        let mut child = self
-            .command(name, arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let lines = Lines::of(&mut child);
-        Agent {
-            process: Process(child),
-            lines,
-        }
+        Agent::of(&mut self.command(name, arguments))
     }
 
     /// The agent until it ends by itself.
@@ -273,6 +263,19 @@ struct Agent {
 }
 
 impl Agent {
+    fn of(command: &mut Command) -> Agent {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let lines = Lines::of(&mut child);
+        Agent {
+            process: Process(child),
+            lines,
+        }
+    }
+
     fn line(&self, part: &str) -> String {
         self.lines.line(|line| line.contains(part))
     }
@@ -520,6 +523,52 @@ fn forty_interfaces() {
     assert_eq!(lab.records(), BTreeMap::new());
 }
 
+#[test]
+fn a_machine_gets_another_name() {
+    let lab = Lab::with_etcd();
+    let host = lab.host();
+    host.connected("eth0");
+    host.ip("addr add 198.51.100.7/24 dev eth0");
+    // A system's name is a namespace too.
+    let rename = "echo first >/proc/sys/kernel/hostname && exec \"$0\" \"$@\"";
+    let mut command = host.namespace.command("unshare");
+    command
+        .args(["--uts", "sh", "-c", rename, env!("CARGO_BIN_EXE_skeindns")])
+        .args(["register", "--etcd", "http://192.0.2.1:2379"])
+        .args(["--exclude-interface", "mgmt", "--rescan", "1s", LEASE])
+        .args([
+            "--domain",
+            "example.org,skydns.local",
+            "--instance-id",
+            "us",
+        ])
+        .stdin(Stdio::null());
+    let agent = Agent::of(&mut command);
+    let keys = |name: &str| {
+        let label = "4-198-51-100-7";
+        let (one, other) = (
+            format!("org/example/{name}/{label}"),
+            format!("local/skydns/{name}/{label}"),
+        );
+        lab.until_keys(&["arpa/in-addr/198/51/100/7", &one, &other]);
+        let host = lab.records()["arpa/in-addr/198/51/100/7"]["host"].clone();
+        assert_eq!(host, format!("{name}.example.org."));
+    };
+    keys("first");
+    let renamed = Command::new("nsenter")
+        .args(["--target", &agent.process.id().to_string(), "--uts"])
+        .args([
+            "sh",
+            "-c",
+            "echo Second.example.org >/proc/sys/kernel/hostname",
+        ])
+        .status();
+    assert!(renamed.is_ok_and(|status| status.success()));
+    keys("second");
+    agent.stop();
+    assert_eq!(lab.records(), BTreeMap::new());
+}
+
 //--- Without namespaces ----------------------------------------------------------------------------
 
 /// A server with a store of its own, which the agent writes into.
@@ -545,6 +594,20 @@ fn register(url: &str, arguments: &[&str]) -> Command {
         .env("SKEIN_REGISTER_LEASE_TTL", "10s")
         .stdin(Stdio::null());
     command
+}
+
+/// The agent at work.
+fn start(url: &str, arguments: &[&str]) -> Agent {
+    start_with(url, arguments, &[])
+}
+
+/// The agent at work, with further settings in its environment.
+fn start_with(url: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Agent {
+    let mut command = register(url, arguments);
+    for (name, value) in settings {
+        command.env(format!("SKEIN_REGISTER_{name}"), value);
+    }
+    Agent::of(&mut command)
 }
 
 /// The records of the server, by key without the first part.
@@ -589,22 +652,15 @@ fn names_are_answered_as_long_as_the_agent_lives() {
     let socket = folder.path().join("notify");
     let notified = UnixDatagram::bind(&socket).expect("our folder");
     notified.set_read_timeout(Some(PATIENCE)).expect("not zero");
-    let mut child = register(&url, &["--config"])
-        .arg(&config)
-        .arg("--status-file")
-        .arg(&status)
-        .args(["--metrics", "127.0.0.1:0", "--nameserver"])
-        .env("NOTIFY_SOCKET", &socket)
-        .env("WATCHDOG_USEC", "600000")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let lines = Lines::of(&mut child);
-    let agent = Agent {
-        process: Process(child),
-        lines,
-    };
+    let agent = Agent::of(
+        register(&url, &["--config"])
+            .arg(&config)
+            .arg("--status-file")
+            .arg(&status)
+            .args(["--metrics", "127.0.0.1:0", "--nameserver"])
+            .env("NOTIFY_SOCKET", &socket)
+            .env("WATCHDOG_USEC", "600000"),
+    );
     let heard = |part: &str| {
         until(&format!("systemd hears {part}"), || {
             let mut buffer = [0; 4096];
@@ -714,16 +770,7 @@ fn once_writes_and_goes() {
     assert!(leases.contains("found 0 leases"), "{leases}");
 
     // An agent with the same mark takes them over; what it leaves for ever stays, under no lease.
-    let kept = register(&url, &["--address=198.51.100.8", "--on-exit=keep-forever"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut kept = kept.expect("the binary starts");
-    let lines = Lines::of(&mut kept);
-    let agent = Agent {
-        process: Process(kept),
-        lines,
-    };
+    let agent = start(&url, &["--address=198.51.100.8", "--on-exit=keep-forever"]);
     agent.line("registered node1.skydns.local with 198.51.100.8");
     agent.stop();
     let written = records(&url);
@@ -832,6 +879,264 @@ fn what_is_wrong_is_named_with_its_place() {
     assert!(!said.contains("keepalive"), "{said}");
 }
 
+/// A figure of the agent's metrics.
+fn figure(port: u16, name: &str) -> f64 {
+    let page = support::http(port, "/metrics");
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|value| value.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is not in {page}"))
+}
+
+#[test]
+fn a_frozen_member_costs_no_record() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(folder.path(), 3);
+    let url = cluster.endpoints().join(",");
+    let agent = start(&url, &["--address=198.51.100.7", "--metrics=127.0.0.1:0"]);
+    let line = agent.line("metrics are at http://127.0.0.1:");
+    let port = line
+        .rsplit(':')
+        .next()
+        .and_then(|rest| rest.split('/').next());
+    let port = port.and_then(|port| port.parse().ok()).expect("a port");
+    agent.line("registered");
+    let created = |cluster: &Cluster| {
+        let got = cluster.ctl(&[
+            "get",
+            "/skydns/local/skydns/node1/4-198-51-100-7",
+            "-w",
+            "json",
+        ]);
+        let got: serde_json::Value = serde_json::from_str(&got).expect("JSON");
+        got["kvs"][0]["create_revision"].as_i64()
+    };
+    let first = created(&cluster);
+    for member in &cluster.members {
+        member.signal("-STOP");
+        let renewed = || figure(port, "skeindns_register_lease_renewed_timestamp_seconds");
+        for _ in 0..2 {
+            let before = renewed();
+            until("the lease is renewed", || {
+                (renewed() > before).then_some(())
+            });
+        }
+        member.signal("-CONT");
+        cluster.wait();
+    }
+    assert_eq!(created(&cluster), first, "it was never away");
+    assert_eq!(figure(port, "skeindns_register_leases_total "), 1.0);
+    assert_eq!(figure(port, "skeindns_register_leases_lost_total "), 0.0);
+    agent.stop();
+    assert_eq!(records(&url), BTreeMap::new());
+}
+
+//--- The manual ------------------------------------------------------------------------------------
+
+/// The lines of the manual's shell blocks.
+fn manual() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/skydns/register.md");
+    let text = fs::read_to_string(path).expect("the manual is there");
+    let mut lines = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => lines.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    lines
+}
+
+#[test]
+fn the_role_of_the_manual_is_enough() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = Cluster::start(folder.path(), 1);
+    let url = cluster.endpoints().join(",");
+    let lines = manual();
+    let grants: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.starts_with("etcdctl role "))
+        .collect();
+    assert_eq!(grants.len(), 3, "{grants:?}");
+    for line in grants {
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        cluster.ctl(&words);
+    }
+    cluster.ctl(&["user", "add", "root:secret"]);
+    cluster.ctl(&["user", "grant-role", "root", "root"]);
+    cluster.ctl(&["user", "add", "register-node1:sesame"]);
+    cluster.ctl(&["user", "grant-role", "register-node1", "register-node1"]);
+    cluster.ctl(&["auth", "enable"]);
+    cluster.ctl.extend(["--user".into(), "root:secret".into()]);
+    let password = folder.path().join("password");
+    fs::write(&password, "sesame\n").expect("our folder");
+    let arguments = |address: &'static str| ["--username=register-node1", address];
+    let agent = start_with(
+        &url,
+        &arguments("--address=192.0.2.11"),
+        &[("PASSWORD_FILE", password.to_str().expect("text"))],
+    );
+    agent.line("registered node1.skydns.local");
+    let keys = cluster.ctl(&["get", "--prefix", "/skydns/", "--keys-only"]);
+    let keys: Vec<&str> = keys.split_whitespace().collect();
+    assert_eq!(
+        keys,
+        [
+            "/skydns/arpa/in-addr/192/0/2/11",
+            "/skydns/local/skydns/node1/4-192-0-2-11"
+        ]
+    );
+    agent.stop();
+    assert_eq!(cluster.ctl(&["get", "--prefix", "/skydns/"]), "");
+
+    // Another address is not in the role, and a wrong password is said at once where nobody waits.
+    for (address, right, part) in [
+        ("--address=198.51.100.7", "sesame", "permission denied"),
+        (
+            "--address=192.0.2.11",
+            "abracadabra",
+            "authentication failed",
+        ),
+    ] {
+        fs::write(&password, right).expect("our folder");
+        let output = register(&url, &arguments(address))
+            .args(["--once", "--password-file"])
+            .arg(&password)
+            .output()
+            .expect("it ends");
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(part) && !said.contains(right), "{said}");
+    }
+}
+
+#[test]
+fn the_manuals_way_without_the_agent_writes_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(folder.path(), 1);
+    let url = cluster.endpoints().join(",");
+    let lines = manual();
+    let from = lines
+        .iter()
+        .position(|line| line.starts_with("ETCD="))
+        .expect("the recipe");
+    let to = lines
+        .iter()
+        .position(|line| line.starts_with("while "))
+        .expect("its end");
+    let recipe = lines[from..to]
+        .join("\n")
+        .replace("http://192.0.2.201:2379", &url);
+    let output = Command::new("sh")
+        .args(["-ec", &recipe])
+        .output()
+        .expect("sh is there");
+    assert!(output.status.success(), "{output:?}");
+    let by_hand = records(&url);
+    let printed = register(&url, &["--print", "--address=192.0.2.11"])
+        .output()
+        .expect("it ends");
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    assert_eq!(printed.lines().count(), by_hand.len(), "{printed}");
+    for line in printed.lines() {
+        let (key, value) = line.split_once(' ').expect("a key and its value");
+        let mut value: serde_json::Value = serde_json::from_str(value).expect("JSON");
+        // The mark is the agent's; its lease was made ten seconds long.
+        value.as_object_mut().expect("an object").remove("x-owner");
+        value["ttl"] = 30.into();
+        assert_eq!(
+            by_hand.get(key.trim_start_matches("/skydns/")),
+            Some(&value),
+            "{key}"
+        );
+    }
+    assert!(cluster.ctl(&["lease", "list"]).contains("found 1 leases"));
+}
+
+#[test]
+fn of_two_that_want_a_name_alone_one_gets_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(folder.path(), 1);
+    let url = cluster.endpoints().join(",");
+    for round in 1..=3 {
+        let name = format!("--name=alone{round}");
+        let mut both: Vec<Agent> = (1..=2)
+            .map(|machine| {
+                let address = format!("--address=198.51.100.{machine}");
+                let mark = format!("--instance-id=machine{machine}");
+                start(
+                    &url,
+                    &[
+                        "--on-conflict=fail",
+                        "--reverse=false",
+                        &name,
+                        &address,
+                        &mark,
+                    ],
+                )
+            })
+            .collect();
+        let loser = until("one of them gives up", || {
+            (0..2).find_map(|at| Some((at, both[at].process.0.try_wait().ok()??)))
+        });
+        assert_eq!(loser.1.code(), Some(4));
+        let winner = both.remove(1 - loser.0);
+        winner.line("registered");
+        let written = records(&url);
+        assert_eq!(written.len(), 1, "{written:?}");
+        winner.stop();
+    }
+}
+
+#[test]
+fn another_life_of_records_is_taken_over_without_a_gap() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(folder.path(), 1);
+    let url = cluster.endpoints().join(",");
+    let config = folder.path().join("register.toml");
+    fs::write(&config, "address = \"198.51.100.7\"\n").expect("our folder");
+    let agent = start_with(
+        &url,
+        &[],
+        &[
+            ("CONFIG", config.to_str().expect("text")),
+            ("LEASE_TTL", ""),
+        ],
+    );
+    agent.line("registered");
+    let lease = || {
+        let list = cluster.ctl(&["lease", "list"]);
+        let lines: Vec<&str> = list.lines().skip(1).collect();
+        (lines.len() == 1).then(|| cluster.ctl(&["lease", "timetolive", lines[0].trim(), "--keys"]))
+    };
+    let first = lease().expect("one lease");
+    assert!(first.contains("granted with TTL(60s)"), "{first}");
+    let revision = || {
+        let got = cluster.ctl(&[
+            "get",
+            "/skydns/local/skydns/node1/4-198-51-100-7",
+            "-w",
+            "json",
+        ]);
+        let got: serde_json::Value = serde_json::from_str(&got).expect("JSON");
+        let kv = &got["kvs"][0];
+        (kv["create_revision"].as_i64(), kv["version"].as_i64())
+    };
+    let (created, _) = revision();
+    fs::write(&config, "address = \"198.51.100.7\"\nlease-ttl = \"5m\"\n").expect("our folder");
+    agent.process.signal("-HUP");
+    until("there is the new lease alone, with both records", || {
+        let lease = lease()?;
+        let both = lease.contains("in-addr") && lease.contains("4-198-51-100-7");
+        (both && lease.contains("granted with TTL(300s)")).then_some(())
+    });
+    assert_eq!(revision().0, created, "it was never deleted");
+    agent.stop();
+    assert_eq!(records(&url), BTreeMap::new());
+}
+
 //--- The v2 API ------------------------------------------------------------------------------------
 
 /// The keys with a value below /skydns, without that: value, TTL and the index that wrote it last.
@@ -861,18 +1166,6 @@ fn the_v2_api_is_kept_alive_key_by_key() {
     let folder = tempfile::tempdir().expect("a folder");
     let cluster = Cluster::start_with(folder.path(), 1, "http", &["--enable-v2".into()], &[]);
     let (url, port) = (cluster.endpoints().join(","), cluster.ports[0].0);
-    let start = |arguments: &[&str]| {
-        let mut child = register(&url, arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let lines = Lines::of(&mut child);
-        Agent {
-            process: Process(child),
-            lines,
-        }
-    };
     let keys = |expected: &[&str]| {
         until(&format!("the keys are {expected:?}"), || {
             let found = v2_records(port);
@@ -883,7 +1176,7 @@ fn the_v2_api_is_kept_alive_key_by_key() {
         "local/skydns/node1/4-198-51-100-7",
         "arpa/in-addr/198/51/100/7",
     );
-    let agent = start(&["--etcd-api=v2", "--address=198.51.100.7"]);
+    let agent = start(&url, &["--etcd-api=v2", "--address=198.51.100.7"]);
     let first = keys(&[back, forward]);
     let (value, ttl, index) = &first[forward];
     assert!(value.contains("\"host\":\"198.51.100.7\""), "{value}");
@@ -904,11 +1197,14 @@ fn the_v2_api_is_kept_alive_key_by_key() {
     keys(&[back, forward]);
 
     // Only v2 has keys, so that is where another one goes that was told nothing.
-    let other = start(&[
-        "--address=198.51.100.8",
-        "--instance-id=machine2",
-        "--name=node2",
-    ]);
+    let mut other = start(
+        &url,
+        &[
+            "--address=198.51.100.8",
+            "--instance-id=machine2",
+            "--name=node2",
+        ],
+    );
     let (forward2, back2) = (
         "local/skydns/node2/4-198-51-100-8",
         "arpa/in-addr/198/51/100/8",
@@ -918,7 +1214,6 @@ fn the_v2_api_is_kept_alive_key_by_key() {
     keys(&[back2, forward2]);
 
     // Dead without a word, its keys end one by one.
-    let mut other = other;
     other.process.end();
     keys(&[]);
 }

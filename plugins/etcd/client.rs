@@ -29,8 +29,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Octets of a reply that are read on another thread: from here on it takes longer than handing it over.
 const READ_ASIDE_OCTETS: usize = 256 << 10;
-/// For a probe of the member in use.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// For a probe of the member in use, which answers it from its own memory.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
 /// Octets of a reply that are read: a page of 1,000 keys may have values of 48 KiB each.
 const REPLY_OCTETS_MAX: usize = 64 << 20;
 /// Octets of a line of a watch. One etcd request is 1.5 MiB by default, in base64 2 MiB.

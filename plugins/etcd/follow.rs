@@ -25,6 +25,7 @@ use super::api::{WatchMessage, WatchRequest, Watching};
 use super::client::key_behind;
 use super::config::{Config, LeaseTtl, Store};
 use super::record::Record;
+use super::skipped::Skipped;
 use super::snapshot::{Position, Snapshot};
 use super::store::Embedded;
 use super::tree::{Change, Keys, Tree};
@@ -46,7 +47,8 @@ const KEY_OVERHEAD: usize = 100;
 const KEYS_MAX: usize = 10_000_000;
 /// Between two looks at whether the member in use still answers.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// Looks in a row that may fail; one may be lost to a pause.
+/// Looks in a row that may fail, the second right behind the first; one may be lost to a pause. A member that is frozen is left within two and a
+/// half seconds so.
 const PROBES_MISSED_MAX: u32 = 2;
 /// Looks in a row that another member may have answered than the one that is watched, as behind `etcd gateway`: then the watch is opened again.
 const PROBES_ELSEWHERE_MAX: u32 = 5;
@@ -64,8 +66,6 @@ const LEASES_PATIENCE_LIST: Duration = Duration::from_secs(3);
 const LEASE_KNOWN: Duration = Duration::from_secs(3600);
 /// Keys remembered whose lease's time could not be had; the next complete list finds the others.
 const UNTIMED_MAX: usize = 100_000;
-/// Lines about values that cannot be read, per list or message.
-const MALFORMED_LINES_MAX: usize = 20;
 /// The path of SkyDNS's configuration, which is no record.
 const CONFIG: &[u8] = b"config";
 /// Changes applied under one lock.
@@ -85,6 +85,7 @@ pub(super) struct Follower {
     // When the tree was last known to be what etcd has, in milliseconds since 1970; 0: never.
     confirmed: AtomicU64,
     full: AtomicBool,
+    skipped: Mutex<Skipped>,
     meters: Meters,
 }
 
@@ -191,6 +192,7 @@ impl Follower {
             meters: Meters::new(metrics, labels),
             source: AtomicU8::new(Source::Nothing as u8),
             confirmed: AtomicU64::new(0),
+            skipped: Mutex::default(),
         }
     }
 
@@ -428,12 +430,15 @@ impl Follower {
                         start = from;
                         watch = self.watch(&mut start, from).await?;
                     }
+                    if missed > 0 {
+                        self.spawn_probe(&mut probes);
+                    }
                 }
                 _ = ticks.tick() => {
                     if probes.is_empty() {
-                        let backend = Arc::clone(&self.backend);
-                        probes.spawn(async move { backend.probe().await });
+                        self.spawn_probe(&mut probes);
                     }
+                    self.sum_up_skipped();
                     self.time_the_untimed(progress).await;
                     if let (Some(snapshot), false) = (&self.snapshot, progress.list_wanted) {
                         snapshot.write_if_due(Position {
@@ -465,6 +470,11 @@ impl Follower {
                 opened => return opened,
             }
         }
+    }
+
+    fn spawn_probe(&self, probes: &mut JoinSet<Result<Header, Error>>) {
+        let backend = Arc::clone(&self.backend);
+        probes.spawn(async move { backend.probe().await });
     }
 
     fn trouble(&self, what: &str) -> Error {
@@ -825,7 +835,6 @@ impl Follower {
 
     /// Reads values into changes; what cannot be read keeps its name.
     fn read_all(&self, progress: &Progress, kvs: Vec<KeyValue>, changes: &mut Vec<Change>) {
-        let mut malformed = 0;
         for kv in kvs {
             let Some(path) = self.path(&kv.key).filter(|path| *path != CONFIG) else {
                 continue;
@@ -835,8 +844,7 @@ impl Follower {
                 known.map_or(self.lease_ttl.of(Duration::ZERO), |(ttl, _)| *ttl)
             });
             let record = Record::read(&kv.value, kv.mod_revision, lease).unwrap_or_else(|what| {
-                malformed += 1;
-                if malformed <= MALFORMED_LINES_MAX {
+                if self.skipped().one(clock::now()) {
                     tracing::warn!(
                         "plugin/etcd: {} at revision {} is skipped: {what}",
                         String::from_utf8_lossy(&kv.key).escape_debug(),
@@ -851,11 +859,16 @@ impl Follower {
                 revision: kv.mod_revision,
             });
         }
-        if malformed > MALFORMED_LINES_MAX {
-            tracing::warn!(
-                "plugin/etcd: {} more values are skipped",
-                malformed - MALFORMED_LINES_MAX
-            );
+    }
+
+    fn skipped(&self) -> std::sync::MutexGuard<'_, Skipped> {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Values that had no line of their own are counted in one.
+    fn sum_up_skipped(&self) {
+        if let Some(untold) = self.skipped().untold(clock::now()) {
+            tracing::warn!("plugin/etcd: {untold} more values are skipped");
         }
     }
 

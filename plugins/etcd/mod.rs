@@ -24,6 +24,7 @@ mod members;
 mod model;
 mod outside;
 mod record;
+mod skipped;
 mod skydns;
 mod snapshot;
 mod store;

@@ -145,3 +145,46 @@ fn rname(zone: &Zone, hostmaster: Option<&Name>) -> (Box<[u8]>, bool) {
         _ => (name.into(), false),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::style::{Sky, Subtree};
+    use super::*;
+
+    #[test]
+    fn the_clock_of_skydns_moves_once_an_hour_and_names_are_pointers_where_they_can_be() {
+        let sky = Sky {
+            local: None,
+            ndots: 2,
+            no_rec: false,
+            completion_ttl: 60,
+        };
+        let style = |sky, hostmaster: Option<&str>| Style {
+            sky,
+            subtree: Subtree::On,
+            apex_is_own: false,
+            query_wildcards: true,
+            record_wildcards: false,
+            auto_ptr: false,
+            ttl: 3600,
+            min_ttl: 60,
+            priority: 10,
+            hostmaster: hostmaster.map(|name| Name::parse(name).expect("a name")),
+            serial_is_time: true,
+        };
+        let zone = |style: &Style| {
+            let zone = Zone::parse("example.org").expect("a zone");
+            ZoneData::new(zone, Arc::new(AtomicI64::new(7)), style)
+        };
+        let own = zone(&style(Some(sky.clone()), None));
+        assert_eq!(own.serial() % 3600, 0);
+        let mut room = [0; SOA_OCTETS];
+        let len = own.soa(17, 5, &mut room).len();
+        // Owner, type to length, MNAME, RNAME, five numbers.
+        assert_eq!(len, 2 + 10 + 9 + 13 + 20);
+        let within = zone(&style(Some(sky.clone()), Some("hm.Example.org")));
+        assert_eq!(within.soa(17, 5, &mut room).len(), len - 8);
+        let elsewhere = zone(&style(Some(sky), Some("hm.example.net")));
+        assert_eq!(elsewhere.soa(17, 5, &mut room).len(), len - 13 + 16);
+    }
+}

@@ -10,9 +10,8 @@ use crate::etcd::api::{
     Backend, Error, Event, Header, KeyRange, KeyValue, Lease, ListRequest, Page, WatchMessage,
     WatchRequest, Watching,
 };
+use crate::etcd::client::PROBE_TIMEOUT;
 
-/// For a probe of the member in use.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two complete lists: a key whose time is only renewed makes no event, and its time left is seen in lists alone.
 const RELIST_EVERY: Duration = Duration::from_secs(120);
 

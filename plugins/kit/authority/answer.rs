@@ -387,6 +387,7 @@ impl<'z> Answering<'z> {
         };
         // No signatures: the parent is no authority for them (RFC 4035 §3.1.4).
         self.put_records(Section::Authority, Some(&owner), ns);
+        // RFC 4035 §3.1.4. In a zone without signatures too: `dnssec` in front may make them.
         if self.dnssec {
             match cut.rrset(Rtype::DS) {
                 Some(ds) => self.put_rrset(Section::Authority, Some(&owner), cut, ds),
@@ -494,11 +495,11 @@ impl<'z> Answering<'z> {
     fn addresses(&mut self, name: &NameBuf, of: Rtype) {
         let node = match self.zone.place(name.as_wire()) {
             Some(Place::Exact(node)) => node,
-            // Also what a wildcard gives, unless the name is somebody else's.
-            Some(Place::Below(encloser)) if !encloser.is_occluded() && !encloser.is_cut() => {
+            // Also what a wildcard gives, and even one below a delegation, as NSD and Knot.
+            Some(Place::Below(encloser)) if encloser.rrset(Rtype::DNAME).is_none() => {
                 match encloser.wildcard() {
-                    Some(wildcard) if encloser.rrset(Rtype::DNAME).is_none() => wildcard,
-                    _ => return,
+                    Some(wildcard) => wildcard,
+                    None => return,
                 }
             }
             _ => return,

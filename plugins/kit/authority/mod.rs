@@ -17,6 +17,8 @@ pub mod published;
 pub mod rdata;
 pub mod registry;
 pub mod source;
+#[cfg(test)]
+mod tests;
 
 pub use builder::{BuildError, Builder};
 pub use contents::{Contents, Node, Rrset, Soa};

@@ -267,6 +267,3 @@ const CERT_TYPES: &[(&str, u16)] = &[
     ("URI", 253),
     ("OID", 254),
 ];
-
-#[cfg(test)]
-mod tests;

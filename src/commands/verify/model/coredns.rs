@@ -10,7 +10,7 @@ use super::super::rr::Rr;
 use super::super::service::Host;
 use super::collect::{Collected, Collector};
 use super::{Answer, Entry, Expected, Subtree};
-use super::{address, below_dns, remove_doubles, srv_data, weight};
+use super::{address, below_dns, is_above_reverse, remove_doubles, srv_data, weight};
 
 /// CNAMEs in a row that a server follows.
 const CHAIN_MAX: usize = 10;
@@ -221,6 +221,9 @@ impl<'m> Making<'m> {
 
     /// CNAME or PTR: the name's own record and those one level below, host names only; of CNAMEs the first.
     fn one_name(&mut self, qname: &[u8], rtype: Rtype) {
+        if rtype == Rtype::PTR && is_above_reverse(qname) {
+            return;
+        }
         let own = self.collect_as(Subtree::Off, qname, rtype);
         let children = self.collect_as(Subtree::Children, qname, rtype);
         self.collector.lookups = 1;

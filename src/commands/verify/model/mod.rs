@@ -9,7 +9,7 @@ mod skydns;
 
 use std::collections::{BTreeMap, HashSet};
 
-use skein_plugins::kit::wire::name::labels;
+use skein_plugins::kit::wire::name::{is_within, labels};
 use skein_plugins::kit::wire::{Name, NameBuf, Rtype};
 
 use super::ask::Question;
@@ -323,6 +323,13 @@ fn address(host: &super::service::Host) -> Option<(Rtype, Vec<u8>)> {
         }
         _ => None,
     }
+}
+
+/// Whether a name stands above those of addresses: what is one level below it are other addresses, not its own names.
+fn is_above_reverse(name: &[u8]) -> bool {
+    let labels = labels(name).count();
+    let v4 = is_within(name, b"\x07in-addr\x04arpa\x00") && labels < 6;
+    v4 || is_within(name, b"\x03ip6\x04arpa\x00") && labels < 34
 }
 
 #[cfg(test)]

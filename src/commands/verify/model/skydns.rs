@@ -10,7 +10,7 @@ use super::super::rr::Rr;
 use super::super::service::Host;
 use super::collect::{Collected, Collector};
 use super::{Answer, Entry, Expected, Subtree, Zone};
-use super::{address, below_dns, remove_doubles, srv_data, weight};
+use super::{address, below_dns, is_above_reverse, remove_doubles, srv_data, weight};
 
 /// CNAMEs in a row that a server follows.
 const CHAIN_MAX: usize = 8;
@@ -84,7 +84,7 @@ impl<'m> Making<'m> {
                 let own = self.collector.collect_as(Subtree::Off, name);
                 self.hosts(qname, own, qtype, false);
             }
-            Rtype::PTR if is_reverse(name) => {
+            Rtype::PTR if is_reverse(name) && !is_above_reverse(name) => {
                 let found = self.collector.collect_as(Subtree::Children, name);
                 self.hosts(qname, found, qtype, true);
             }

@@ -1,1 +1,0 @@
-//! Data from text and back.
