@@ -77,7 +77,9 @@ pub fn run(table: &'static [&'static Plugin]) -> ExitCode {
     choose_tls();
     match cli.command {
         Some(Command::Service(service)) => return commands::service(*service),
-        Some(Command::Register(register)) => return commands::register(*register),
+        Some(Command::Register(register)) => {
+            return commands::register(*register, cli.conf.as_deref());
+        }
         Some(Command::Verify(verify)) => {
             return commands::verify(&verify, cli.conf.as_deref(), cli.port);
         }

@@ -1188,13 +1188,43 @@ fn the_v2_api_is_kept_alive_key_by_key() {
     assert_eq!(refreshed, *value);
 
     // What somebody else deletes is written again.
-    let delete = Command::new("etcdctl")
-        .env("ETCDCTL_API", "2")
-        .args(["--endpoints", &url, "rm", &format!("/skydns/{forward}")])
-        .output()
-        .expect("etcdctl is installed");
-    assert!(delete.status.success(), "{delete:?}");
+    let v2 = |arguments: &[&str]| {
+        let output = Command::new("etcdctl")
+            .env("ETCDCTL_API", "2")
+            .args(["--endpoints", &url])
+            .args(arguments)
+            .output()
+            .expect("etcdctl is installed");
+        assert!(output.status.success(), "{output:?}");
+    };
+    v2(&["rm", &format!("/skydns/{forward}")]);
     keys(&[back, forward]);
+
+    // A record that somebody wrote by hand is in the way, where a value has nothing below it.
+    v2(&[
+        "set",
+        "/skydns/local/skydns/node3",
+        r#"{"host":"203.0.113.1"}"#,
+    ]);
+    let third = [
+        "--address=198.51.100.9",
+        "--name=node3",
+        "--reverse=false",
+        "--on-exit=keep-forever",
+    ];
+    let refused = register(&url, &third).output().expect("it ends");
+    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("/skydns/local/skydns/node3 belongs to another"),
+        "{said}"
+    );
+    let taker = start_with(&url, &third, &[("ON_CONFLICT", "takeover")]);
+    let forward3 = "local/skydns/node3/4-198-51-100-9";
+    keys(&[back, forward, forward3]);
+    taker.stop();
+    assert_eq!(v2_records(port)[forward3].1, 0, "it has no TTL any more");
+    v2(&["rm", &format!("/skydns/{forward3}")]);
 
     // Only v2 has keys, so that is where another one goes that was told nothing.
     let mut other = start(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use skein_plugins::etcd::{Config as Etcd, Credentials, TlsFiles, parse_endpoint};
+use skein_plugins::etcd::{Client, Config as Etcd, Credentials, TlsFiles, parse_endpoint};
 use skein_plugins::kit::options::{parse_seconds, show_duration};
 
 use super::settings::{Kind, Register, SETTINGS, Setting};
@@ -199,6 +199,12 @@ impl Config {
     pub(super) fn read(flags: &Register, around: &Surroundings) -> Result<Config, Vec<String>> {
         let mut sources = Sources::collect(flags, around);
         let config = Config::check(&mut sources, around);
+        if sources.errors.is_empty()
+            && let Err(what) = Client::new(&config.etcd.0)
+        {
+            // The files of TLS are read here, so that a wrong one is an error now and not an outage later.
+            sources.errors.push(format!("cannot use etcd: {what}"));
+        }
         match sources.errors.is_empty() {
             true => Ok(config),
             false => Err(sources.errors),
@@ -1055,5 +1061,190 @@ pub(super) fn name_of_system(system: &str) -> Result<String, String> {
             Ok(()) => Ok(first.to_owned()),
             Err(what) => Err(bad(what)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(variables: &[(&str, &str)], file: &Path) -> Result<Config, Vec<String>> {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut variables: BTreeMap<String, String> = variables.collect();
+        variables
+            .entry("SKEIN_REGISTER_INSTANCE_ID".into())
+            .or_insert("us".into());
+        let around = Surroundings {
+            variables,
+            machine_id: Vec::new(),
+            default_file: file.to_owned(),
+        };
+        Config::read(&Register::default(), &around)
+    }
+
+    /// One variable, and what is said about it.
+    fn check(name: &str, value: &str, expected: &str) {
+        let variable = variable_of(name);
+        let errors = read(&[(&variable, value)], Path::new("/nowhere")).expect_err(value);
+        let expected = format!("{variable}={expected}");
+        assert_eq!(errors, [expected]);
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_what_to_write_instead() {
+        check(
+            "etcd",
+            "ftp://x",
+            "ftp://x: `ftp://x`: an endpoint starts with http:// or https://, not ftp://",
+        );
+        check("etcd-api", "v4", "v4: write one of auto, v3, v2");
+        check(
+            "hostname",
+            "a.b",
+            "a.b: it has several labels; write --name a.b if that is meant",
+        );
+        check(
+            "hostname",
+            "any",
+            "any: `any` stands for every name in a query and cannot be registered",
+        );
+        check(
+            "name",
+            "x.ns.dns",
+            "x.ns.dns: what is below dns is the server's own",
+        );
+        check("alias", "-a", "-a: `-a` begins or ends with a hyphen");
+        check("domain", "a..b", "a..b: `` is an empty label");
+        check(
+            "address",
+            "127.0.0.1",
+            "127.0.0.1: no other machine reaches this one by it",
+        );
+        check(
+            "cidr",
+            "10/8",
+            "10/8: write a network like 10.10.0.0/16 or 2001:db8::/32",
+        );
+        check(
+            "lease-ttl",
+            "2d",
+            "2d: unknown unit `d` in `2d`; units are ns, us, ms, s, m, h",
+        );
+        check(
+            "lease-ttl",
+            "0",
+            "0: records for ever are for --once; write at least 10s",
+        );
+        check(
+            "keepalive",
+            "40s",
+            "40s: it is from 1s to half of --lease-ttl, 30s",
+        );
+        check(
+            "service",
+            "web:80:1:2:3",
+            "web:80:1:2:3: `3` is too much; write name:port[:priority[:weight]]",
+        );
+        check(
+            "service",
+            "web:99999",
+            "web:99999: `99999` is no port; write name:port[:priority[:weight]], like web:80 or _http._tcp:80:10:100",
+        );
+        check("reverse", "maybe", "maybe: write true or false");
+        check(
+            "status-file",
+            "state",
+            "state: write a path that begins with a slash",
+        );
+        check(
+            "path-prefix",
+            "a//b",
+            "a//b: write segments with slashes between them, like skydns or dns/site1",
+        );
+    }
+
+    #[test]
+    fn what_is_given_is_taken_from_the_strongest_source() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("register.toml");
+        std::fs::write(
+            &file,
+            "ttl = 7\nrescan = \"5m\"\ndomain = [\"A.example.\", \"b.example\"]\n",
+        )
+        .expect("our folder");
+        let variables = [
+            ("SKEIN_REGISTER_RESCAN", "9s"),
+            ("SKEIN_REGISTER_TTL", ""),
+            ("SKEIN_REGISTER_HOSTNAME", "Node1.b.Example"),
+            ("ETCD_MACHINES", "http://192.0.2.1:2379, 192.0.2.2"),
+            ("ETCD_USERNAME", "me"),
+            ("ETCD_PASSWORD", "secret\n"),
+        ];
+        let config = read(&variables, &file).expect("good settings");
+        assert_eq!(config.ttl, 7);
+        assert_eq!(config.rescan, Duration::from_secs(9));
+        assert_eq!(config.domains, ["a.example", "b.example"]);
+        assert_eq!(config.name.as_deref(), Some("node1"));
+        assert_eq!(config.lease_ttl, Duration::from_secs(60));
+        assert_eq!(config.keepalive, Duration::from_secs(20));
+        let etcd = &config.etcd.0;
+        assert_eq!(
+            etcd.endpoints,
+            ["http://192.0.2.1:2379", "http://192.0.2.2:2379"]
+        );
+        let credentials = etcd.credentials.clone().expect("a user");
+        assert_eq!(
+            (credentials.user.as_str(), credentials.password.as_str()),
+            ("me", "secret")
+        );
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    #[test]
+    fn services_of_a_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        std::fs::write(path.join("a.json"), r#"{"name": "web", "port": 80}"#).expect("ours");
+        std::fs::write(
+            path.join("b.json"),
+            r#"[{"name": "_ssh._tcp", "port": 22, "weight": 5}]"#,
+        )
+        .expect("ours");
+        std::fs::write(path.join("c.txt"), "not one of them").expect("ours");
+        let services = read_services(path).expect("good files");
+        let names: Vec<&str> = services
+            .iter()
+            .map(|service| service.name.as_str())
+            .collect();
+        assert_eq!(names, ["web", "_ssh._tcp"]);
+        std::fs::write(path.join("b.json"), r#"{"name": "x", "prot": 22}"#).expect("ours");
+        let what = read_services(path).expect_err("a wrong field");
+        assert!(what.contains("b.json: unknown field `prot`"), "{what}");
+    }
+
+    #[test]
+    fn names_of_systems() {
+        assert_eq!(
+            name_of_system("Node1.example.org\n").as_deref(),
+            Ok("node1")
+        );
+        for bad in ["", "localhost", "(none)", "a_b", "dns"] {
+            let what = name_of_system(bad).expect_err(bad);
+            assert!(what.contains("--hostname"), "{what}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_and_no_variable_panics(text in "\\PC{0,60}", name in 0..SETTINGS.len(), value in "\\PC{0,20}") {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("register.toml");
+            let setting = &SETTINGS[name];
+            std::fs::write(&file, format!("{} = {value}\n{text}", setting.name)).expect("our folder");
+            read(&[(&variable_of(setting.name), &value)], &file).ok();
+        }
     }
 }

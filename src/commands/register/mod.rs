@@ -25,6 +25,7 @@ mod agent;
 mod ears;
 mod status;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -44,7 +45,13 @@ enum Ending {
 }
 
 /// Runs the command.
-pub(crate) fn register(flags: Register) -> ExitCode {
+pub(crate) fn register(flags: Register, dnsfile: Option<&Path>) -> ExitCode {
+    if dnsfile.is_some() {
+        eprintln!(
+            "skeindns register: --conf names a Dnsfile, which the agent does not read; write --config FILE"
+        );
+        return ExitCode::from(2);
+    }
     let config = match Config::read(&flags, &Surroundings::of_process()) {
         Ok(config) => config,
         Err(errors) => {

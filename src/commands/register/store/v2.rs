@@ -80,7 +80,12 @@ impl V2 {
         let mut nodes = Vec::new();
         for keys in keys.chunks(AT_ONCE) {
             for reply in join_all(keys.iter().map(|key| self.client.get(key))).await {
-                nodes.extend(reply?.map(|reply| reply.node));
+                match reply {
+                    Ok(reply) => nodes.extend(reply.map(|reply| reply.node)),
+                    // A key further up has a value, so that this one cannot be there.
+                    Err(Error::Refused { what, .. }) if what.starts_with("Not a directory") => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         for folder in folders {
