@@ -5,12 +5,14 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::answer::{Made, answer};
 use super::builder::{BuildError, Builder};
 use super::changes::Changes;
 use super::contents::{Contents, Place, is_newer};
 use super::master::parse;
 use super::rdata;
-use crate::kit::wire::{Name, NameBuf, Rtype, name};
+use crate::kit::query::{Query, Slot};
+use crate::kit::wire::{Name, NameBuf, Rtype, message, name};
 
 fn apex() -> Name {
     Name::parse("example.org").expect("a name")
@@ -356,7 +358,79 @@ fn faults_have_their_place() {
     }
 }
 
+/// A zone with something of everything, to be mutated.
+const EVERYTHING: &str = "$TTL 60
+@ SOA ns1 hostmaster 1 2 3 4 5
+@ NS ns1
+ns1 A 192.0.2.1
+ AAAA 2001:db8::1
+$ORIGIN sub.example.org.
+*.wild TXT \"a b\" c
+a.b.c.wild MX 1 ns1.example.org.
+$ORIGIN example.org.
+alias CNAME a.old
+old DNAME new
+x.new CNAME alias
+cut NS ns.cut
+ns.cut A 192.0.2.2
+cut DS 1 13 2 AABB
+srv SRV 1 2 3 ns1
+web HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1
+odd TYPE65280 \\# 3 010203
+$GENERATE 1-3 n$ A 192.0.2.$
+@ ( NSEC a.example.org. A NS SOA )
+";
+
+/// Asks the zone itself; whether a well-formed answer came.
+fn is_answered(zone: &Contents, qname: &[u8], rtype: Rtype) -> bool {
+    let nobody = Query::from_slot(Slot::new());
+    let Some(query) = Query::internal(&nobody, qname, rtype) else {
+        return false;
+    };
+    match answer(zone, query, |_| false) {
+        Made::Whole(response) => message::check(response.wire()).is_ok(),
+        Made::Elsewhere(_) => true,
+        Made::Missing(_) => false,
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_mutated_zone_is_refused_or_answers(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 1..12),
+        rtypes in prop::collection::vec(0_u16..300, 4),
+    ) {
+        let mut text = EVERYTHING.as_bytes().to_vec();
+        for (at, octet, how) in changes {
+            let at = at.index(text.len());
+            match how {
+                0 => text[at] = octet,
+                1 => text.insert(at, octet),
+                2 => drop(text.remove(at)),
+                _ => {
+                    let other = usize::from(octet) % text.len();
+                    text.swap(at, other);
+                }
+            }
+        }
+        if let Ok((zone, _)) = parse(&text, Path::new("db"), &apex()) {
+            let mut names: Vec<Vec<u8>> = Vec::new();
+            let mut owner = NameBuf::new();
+            for node in zone.nodes() {
+                node.name(&mut owner);
+                names.push(owner.as_wire().to_vec());
+                if owner.as_wire().len() < 250 {
+                    names.push([b"\x01w", owner.as_wire()].concat());
+                }
+            }
+            for name in &names {
+                for rtype in rtypes.iter().chain(&[1, 2, 5, 6, 15, 33, 39, 43, 255]) {
+                    prop_assert!(is_answered(&zone, name, Rtype(*rtype)));
+                }
+            }
+        }
+    }
+
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = parse(&bytes, Path::new("db"), &apex());
