@@ -98,6 +98,8 @@ struct Progress {
     list_wanted: bool,
     // Its revisions cannot be compared with the cluster's.
     replaced: bool,
+    // Whether the watch may begin before the list.
+    looks_back: bool,
     leases: HashMap<i64, (u32, Instant)>,
     // Keys whose TTL is the shortest, by lease, until the lease's time is known.
     untimed: HashMap<i64, Vec<Vec<u8>>>,
@@ -181,6 +183,7 @@ impl Follower {
                 cluster: 0,
                 list_wanted: true,
                 replaced: false,
+                looks_back: true,
                 leases: HashMap::new(),
                 untimed: HashMap::new(),
                 untimed_keys: 0,
@@ -277,6 +280,14 @@ impl Follower {
                 retry_after(progress.failures)
             };
         }
+        if let Error::TooLarge { .. } = error {
+            tracing::info!("plugin/etcd: {error}: reading everything again");
+            progress.list_wanted = true;
+            // Behind the list only: before it comes what was too large.
+            progress.looks_back = false;
+            progress.failures += 1;
+            return retry_after(progress.failures);
+        }
         self.lost_since
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -337,7 +348,11 @@ impl Follower {
             let mut new = Listing::new(progress.replaced);
             let page = self.fetch(&mut new, false).await?;
             from = new.revision + 1;
-            start = (from - self.backend.looks_back()).max(1);
+            if std::mem::replace(&mut progress.looks_back, true) {
+                start = (from - self.backend.looks_back()).max(1);
+            } else {
+                start = from;
+            }
             self.merge(progress, &mut new, page).await;
             // Revisions of a replaced cluster cannot be compared with those in memory: first the list, then the watch.
             while new.is_under_way() && progress.replaced {
