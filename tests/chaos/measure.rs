@@ -58,8 +58,10 @@ pub(crate) fn table(world: &mut World, times: &Times) -> String {
         .expect("a string");
     };
     let (confirmed, answered) = puts(world, times.puts);
+    let later = behind(&confirmed, &answered);
     row("put, quiet: etcd confirms it", confirmed);
     row("put, quiet: the answer is there", answered);
+    row("put, quiet: the answer behind etcd's confirmation", later);
     let load = {
         let port = world.server.port;
         let still = Question::still(port, "still0.example.org.", RecordType::A);
@@ -68,8 +70,13 @@ pub(crate) fn table(world: &mut World, times: &Times) -> String {
     let (confirmed, answered) = puts(world, times.puts);
     let counts = load.take();
     drop(load);
+    let later = behind(&confirmed, &answered);
     row("put, at 10,000 queries/s: etcd confirms it", confirmed);
     row("put, at 10,000 queries/s: the answer is there", answered);
+    row(
+        "put, at 10,000 queries/s: the answer behind etcd's confirmation",
+        later,
+    );
     assert_eq!(
         (counts.wrong, counts.failed, counts.missing),
         (0, 0, 0),
@@ -107,6 +114,13 @@ fn puts(world: &World, times: usize) -> (Vec<Duration>, Vec<Duration>) {
         })
     };
     (0..times).map(measure).unzip()
+}
+
+/// How much later the answers were there than etcd's confirmations: what is ours of the time.
+fn behind(confirmed: &[Duration], answered: &[Duration]) -> Vec<Duration> {
+    let pairs = confirmed.iter().zip(answered);
+    let behind = pairs.map(|(confirmed, answered)| answered.saturating_sub(*confirmed));
+    behind.collect()
 }
 
 /// From the end of leases of two seconds, until their names are gone.
