@@ -266,12 +266,23 @@ fn where_the_default_address_is_taken_it_waits_for_what_etcd_says() {
     let server = SkyDns::start(&cluster, &["-addr", &addr], &[]);
     let line = server.line(&format!("cannot listen on {addr} (udp)"));
     assert!(line.contains("the port is in use by"), "{line}");
-    server.line("etcd may say another address: waiting for it");
+    server.line("trying again until that works or etcd says something else");
     cluster.start_members();
     let port = free_port();
     let object = format!(r#"{{"dns_addr":"127.0.0.1:{port}"}}"#);
     cluster.ctl(&["put", "/skydns/config", &object]);
     server.ready("skydns.local.", port);
+    // An address in etcd that this machine does not have, from the start on.
+    let other = free_port();
+    cluster.ctl(&["put", "/skydns/config", r#"{"dns_addr":"192.0.2.1:53"}"#]);
+    server.line("no interface of this machine has this address");
+    drop(server);
+    let late = SkyDns::start(&cluster, &[], &[]);
+    late.line("no interface of this machine has this address");
+    late.line("trying again until that works or etcd says something else");
+    let object = format!(r#"{{"dns_addr":"127.0.0.1:{other}"}}"#);
+    cluster.ctl(&["put", "/skydns/config", &object]);
+    late.ready("skydns.local.", other);
 }
 
 #[test]

@@ -48,7 +48,8 @@ struct Said {
     // What ran before, in case that does not start.
     good: Option<(Settings, String)>,
     lines: Vec<String>,
-    // Etcd was not there at the start: what flags say may not be what is wanted, so a start that is refused is tried again.
+    // Etcd was not there at the start, so that what flags say may not be what is wanted; or what is refused stands in etcd, and nothing that
+    // stands there ends us: a start that is refused is tried again.
     waits: bool,
     has_said_so: bool,
 }
@@ -94,7 +95,10 @@ impl Live {
             Ok(Ok(Look {
                 found: Some(object),
                 ..
-            })) => self.take(&object),
+            })) => {
+                self.take(&object);
+                self.said.borrow_mut().waits = self.has_object;
+            }
             Ok(Ok(_)) => tracing::info!("{falling} there is no key {}", self.store.key),
             Ok(Err(error)) => self.begin_without(&format!("{falling} {error}")),
             Err(_) => self.begin_without(&format!("{falling} no answer within {FIRST_MAX:?}")),
@@ -131,7 +135,9 @@ impl Live {
                         written.set(text);
                     } else if said.waits {
                         if !std::mem::replace(&mut said.has_said_so, true) {
-                            tracing::warn!("etcd may say another address: waiting for it");
+                            tracing::warn!(
+                                "trying again until that works or etcd says something else"
+                            );
                         }
                         return Then::Wait;
                     }
