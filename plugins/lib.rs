@@ -9,21 +9,26 @@
 pub mod kit;
 
 mod acl;
+mod any;
 mod bind;
 mod bufsize;
 mod cache;
+mod chaos;
 mod debug;
 mod errors;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod file;
 mod forward;
+mod header;
 mod health;
 mod hosts;
 mod loadbalance;
+mod local;
 mod log;
 mod r#loop;
 mod metrics;
+mod minimal;
 mod nsid;
 mod ready;
 mod reload;
@@ -45,9 +50,14 @@ pub static PLUGINS: &[&Plugin] = &[
     &metrics::PLUGIN,     // counts refusals and failures as well as answers
     &errors::PLUGIN,      // inside metrics, so that a failure is counted before it is reported
     &log::PLUGIN,         // sees the answer as the client will, cached or not
+    &local::PLUGIN,       // names that nobody else can know
+    &any::PLUGIN,         // before anything could answer ANY at length
+    &chaos::PLUGIN,       // about this server, whatever it serves
     &loadbalance::PLUGIN, // before cache: every answer gets an order of its own, kept or not
     &acl::PLUGIN,         // before cache: an answer that is kept is not for everyone
     &cache::PLUGIN,       // before anything that fetches; after anything that judges the client
+    &header::PLUGIN,      // inside cache, which keeps what it makes of an answer
+    &minimal::PLUGIN,     // inside cache, which keeps less that way
     &hosts::PLUGIN,       // data of our own, the nearest first
     &file::PLUGIN, // zones of our own: behind cache, which serves them no slower, before what others are asked for
     #[cfg(feature = "etcd")]

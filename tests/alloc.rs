@@ -189,6 +189,23 @@ fn an_answer_of_hosts_allocates_nothing() {
 }
 
 #[test]
+fn small_plugins_allocate_nothing() {
+    let dnsfile = format!(
+        ". {{\n {AROUND} local\n any\n chaos\n header {{\n response set ra\n }}\n minimal\n whoami\n}}\n"
+    );
+    for question in [
+        "localhost. A",
+        "2.0.0.127.in-addr.arpa. PTR",
+        "example.org. ANY",
+        "version.bind. TXT +class=CH",
+        "authors.bind. TXT +class=CH",
+        "example.org. A +do",
+    ] {
+        assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
+    }
+}
+
+#[test]
 fn a_shuffled_cache_hit_allocates_nothing() {
     let dnsfile = format!(". {{\n {AROUND} loadbalance\n cache 3600\n forward . scripted\n}}\n");
     assert_eq!(

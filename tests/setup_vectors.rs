@@ -356,10 +356,63 @@ fn hosts() {
 }
 
 #[test]
+fn header() {
+    expect(
+        &[
+            "header {\nresponse set ra aa\n}",
+            "header {\nquery clear RD\nresponse set AA\n}\nheader {\nresponse clear rd\n}",
+        ],
+        &[
+            "header",
+            "header {}",
+            "header {\nresponse set\n}",
+            "header {\nresponse\n}",
+            "header {\nquery foo rd\n}",
+            "header {\nanswer set ra\n}",
+            "header {\nresponse set tc\n}",
+            "header response set ra",
+        ],
+    );
+}
+
+#[test]
+fn local_and_chaos() {
+    expect(
+        &[
+            "local",
+            "local {\nlocalhost_prefix off\n}",
+            "chaos",
+            "chaos v",
+            "chaos v3 author",
+            "chaos v3 \"a quoted author\" another",
+        ],
+        &[
+            "local x",
+            "local {\nlocalhost_prefix\n}",
+            "local {\nlocalhost_prefix maybe\n}",
+            "local {\nprefix off\n}",
+            "chaos {\nversion x\n}",
+        ],
+    );
+}
+
+#[test]
 fn plugins_without_options() {
     expect(
-        &["whoami", "debug", "loop", "nsid", "nsid a b \"c d\""],
         &[
+            "whoami",
+            "debug",
+            "loop",
+            "nsid",
+            "nsid a b \"c d\"",
+            "any",
+            "minimal",
+        ],
+        &[
+            "any x",
+            "any {\nx\n}",
+            "minimal x",
+            "minimal {\nx\n}",
             "whoami x",
             "whoami {\nx\n}",
             "debug x",

@@ -355,3 +355,12 @@ impl ServerSetup<'_> {
             .find_map(|double| Arc::clone(double).downcast().ok())
     }
 }
+
+/// The kernel's host name; `localhost` if there is none.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}

@@ -6,7 +6,7 @@ use crate::kit::options::{Arg, Checked, Kind};
 use crate::kit::plugin::{Plugin, Repeat};
 use crate::kit::query::Query;
 use crate::kit::response::Response;
-use crate::kit::setup::ServerSetup;
+use crate::kit::setup::{ServerSetup, host_name};
 use crate::kit::wire::Opcode;
 
 /// The plugin's row in the table.
@@ -38,15 +38,6 @@ fn setup(directives: &[Checked], server: &mut ServerSetup<'_>) -> Result<(), Set
         data: data.into_bytes().into(),
     });
     Ok(())
-}
-
-/// The kernel's host name; `localhost` if there is none.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "localhost".to_owned(),
-        name => name.to_owned(),
-    }
 }
 
 struct Nsid {
