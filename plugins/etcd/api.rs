@@ -124,6 +124,8 @@ pub struct WatchRequest {
     pub range: KeyRange,
     /// The first revision to hear of.
     pub start_revision: i64,
+    /// Nothing of what is put. A store that cannot leave it out says it all the same.
+    pub deletes_only: bool,
 }
 
 /// One message of a watch.

@@ -250,6 +250,9 @@ impl Client {
     pub async fn open_watch(&self, request: &WatchRequest) -> Result<Watch, Error> {
         let mut create = keys_body(&request.range);
         create["start_revision"] = json!(Number(request.start_revision));
+        if request.deletes_only {
+            create["filters"] = json!(["NOPUT"]);
+        }
         create["progress_notify"] = json!(true);
         // Fragments are not asked for: etcd measures all events so far again for each one that it puts into a fragment, so that the deletion of
         // 60,000 keys at once takes it a minute and a half (3.4). A line that is longer than we read is followed by a complete list.

@@ -68,6 +68,8 @@ const LEASE_KNOWN: Duration = Duration::from_secs(3600);
 const UNTIMED_MAX: usize = 100_000;
 /// The path of SkyDNS's configuration, which is no record.
 const CONFIG: &[u8] = b"config";
+/// For how long deletions from before a list are listened for: etcd reads its history at some 100,000 revisions a second.
+const PAST_PATIENCE: Duration = Duration::from_secs(30);
 /// Changes applied under one lock.
 const APPLY_AT_ONCE: usize = 4096;
 
@@ -98,8 +100,6 @@ struct Progress {
     list_wanted: bool,
     // Its revisions cannot be compared with the cluster's.
     replaced: bool,
-    // Whether the watch may begin before the list.
-    looks_back: bool,
     leases: HashMap<i64, (u32, Instant)>,
     // Keys whose TTL is the shortest, by lease, until the lease's time is known.
     untimed: HashMap<i64, Vec<Vec<u8>>>,
@@ -183,7 +183,6 @@ impl Follower {
                 cluster: 0,
                 list_wanted: true,
                 replaced: false,
-                looks_back: true,
                 leases: HashMap::new(),
                 untimed: HashMap::new(),
                 untimed_keys: 0,
@@ -283,8 +282,6 @@ impl Follower {
         if let Error::TooLarge { .. } = error {
             tracing::info!("plugin/etcd: {error}: reading everything again");
             progress.list_wanted = true;
-            // Behind the list only: before it comes what was too large.
-            progress.looks_back = false;
             progress.failures += 1;
             return retry_after(progress.failures);
         }
@@ -342,17 +339,11 @@ impl Follower {
         self.judge(progress, head).await?;
         let mut listing = None;
         let mut from = progress.applied + 1;
-        // What was deleted shortly before a list is in no list, but the serial of its zone is the revision that did it.
-        let mut start = from;
+        let mut past = None;
         if progress.list_wanted {
             let mut new = Listing::new(progress.replaced);
             let page = self.fetch(&mut new, false).await?;
             from = new.revision + 1;
-            if std::mem::replace(&mut progress.looks_back, true) {
-                start = (from - self.backend.looks_back()).max(1);
-            } else {
-                start = from;
-            }
             self.merge(progress, &mut new, page).await;
             // Revisions of a replaced cluster cannot be compared with those in memory: first the list, then the watch.
             while new.is_under_way() && progress.replaced {
@@ -362,7 +353,10 @@ impl Follower {
             listing = Some(new);
             self.settle_listing(progress, &mut listing);
         }
-        let mut watch = self.watch(&mut start, from).await?;
+        let mut watch = self.watch(from).await?;
+        if progress.list_wanted || listing.is_some() {
+            past = self.look_back(from).await;
+        }
         let mut pages: JoinSet<Result<Page, Error>> = JoinSet::new();
         if let Some(listing) = &listing {
             self.spawn_page(&mut pages, listing);
@@ -381,14 +375,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 message = watch.next() => {
-                    let message = match message {
-                        Err(Error::Compacted { revision }) if start < from => {
-                            start = not_so_far(start, from, revision);
-                            watch = self.watch(&mut start, from).await?;
-                            continue;
-                        }
-                        message => message?,
-                    };
+                    let message = message?;
                     if message.created {
                         watched = message.header.member_id;
                         self.connected(progress);
@@ -397,6 +384,9 @@ impl Follower {
                     self.confirm(!progress.list_wanted);
                     let noting = listing.is_some().then_some(&mut deleted);
                     self.hear(progress, message, from, noting).await?;
+                }
+                message = heard_of(&mut past) => {
+                    past = self.remember(past.take(), message, from).await;
                 }
                 Some(page) = pages.join_next() => {
                     let Some(of) = &mut listing else { continue };
@@ -442,8 +432,7 @@ impl Follower {
                     if elsewhere >= PROBES_ELSEWHERE_MAX && !progress.list_wanted && listing.is_none() {
                         elsewhere = 0;
                         from = progress.applied + 1;
-                        start = from;
-                        watch = self.watch(&mut start, from).await?;
+                        watch = self.watch(from).await?;
                     }
                     if missed > 0 {
                         self.spawn_probe(&mut probes);
@@ -471,20 +460,76 @@ impl Follower {
         }
     }
 
-    /// Opens a watch that starts at `start`, or later if that is no longer in etcd's history, but never behind `from`.
-    async fn watch(&self, start: &mut i64, from: i64) -> Result<Box<dyn Watching>, Error> {
-        loop {
+    async fn watch(&self, from: i64) -> Result<Box<dyn Watching>, Error> {
+        let request = WatchRequest {
+            range: self.range(),
+            start_revision: from,
+            deletes_only: false,
+        };
+        self.backend.watch(request).await
+    }
+
+    //--- What was deleted before a list ---------------------------------------------------------
+
+    /// Opens a watch of what was deleted before a list that ends before `from`: it is in no list, but the serial of its zone is the revision
+    /// that did it. A watch of its own, without what was put, since that may be hundreds of megabytes before the first change is heard.
+    async fn look_back(&self, from: i64) -> Option<Past> {
+        let start = (from - self.backend.looks_back()).max(1);
+        self.past(start, from).await
+    }
+
+    async fn past(&self, start: i64, from: i64) -> Option<Past> {
+        let mut start = start;
+        while start < from {
             let request = WatchRequest {
                 range: self.range(),
-                start_revision: *start,
+                start_revision: start,
+                deletes_only: true,
             };
             match self.backend.watch(request).await {
-                Err(Error::Compacted { revision }) if *start < from => {
-                    *start = not_so_far(*start, from, revision);
+                Ok(watch) => {
+                    let until = clock::now() + PAST_PATIENCE;
+                    return Some(Past {
+                        watch,
+                        start,
+                        until,
+                    });
                 }
-                opened => return opened,
+                Err(Error::Compacted { revision }) => start = not_so_far(start, from, revision),
+                // Only a serial depends on it.
+                Err(_) => return None,
             }
         }
+        None
+    }
+
+    /// Takes in what was deleted; what is left of the watch, if there may be more to come.
+    async fn remember(
+        &self,
+        past: Option<Past>,
+        message: Result<WatchMessage, Error>,
+        from: i64,
+    ) -> Option<Past> {
+        let past = past?;
+        let message = match message {
+            Err(Error::Compacted { revision }) => {
+                let start = not_so_far(past.start, from, revision);
+                return self.past(start, from).await;
+            }
+            message => message.ok()?,
+        };
+        for event in &message.events {
+            if event.revision() >= from {
+                return None;
+            }
+            if let Event::Delete { key, revision } = event
+                && let Some(path) = self.path(key)
+            {
+                self.tree.was_deleted(path, *revision);
+            }
+        }
+        let is_over = message.canceled.is_some() || clock::now() >= past.until;
+        (!is_over).then_some(past)
     }
 
     fn spawn_probe(&self, probes: &mut JoinSet<Result<Header, Error>>) {
@@ -774,15 +819,6 @@ impl Follower {
         let mut noting = noting;
         let mut changes = Vec::with_capacity(message.events.len());
         for event in message.events {
-            // From before the list: only what is in no list counts.
-            if event.revision() < from {
-                if let Event::Delete { key, revision } = &event
-                    && let Some(path) = self.path(key)
-                {
-                    self.tree.was_deleted(path, *revision);
-                }
-                continue;
-            }
             // Those around a reconnection come twice.
             if event.revision() <= applied && !progress.list_wanted {
                 continue;
@@ -1054,6 +1090,31 @@ impl Listing {
 struct News {
     puts: Vec<KeyValue>,
     gone: Vec<Change>,
+}
+
+/// A watch of what was deleted before a list.
+struct Past {
+    watch: Box<dyn Watching>,
+    start: i64,
+    // It is let go then, so that it costs etcd nothing for ever.
+    until: Instant,
+}
+
+/// What comes next of the past; never, if there is none.
+async fn heard_of(past: &mut Option<Past>) -> Result<WatchMessage, Error> {
+    match past {
+        Some(past) => match timeout(
+            past.until.saturating_duration_since(clock::now()),
+            past.watch.next(),
+        )
+        .await
+        {
+            Ok(message) => message,
+            // As a message that says nothing: time is up.
+            Err(_) => Ok(WatchMessage::default()),
+        },
+        None => std::future::pending().await,
+    }
 }
 
 /// Where to look back to if `start` has been compacted and the history begins at `first`, which may not have been said.

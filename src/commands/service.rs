@@ -454,6 +454,7 @@ impl Store {
             let request = WatchRequest {
                 range: range.clone(),
                 start_revision: next,
+                deletes_only: false,
             };
             let mut watch = self.client.open_watch(&request).await?;
             loop {

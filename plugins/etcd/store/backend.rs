@@ -51,6 +51,7 @@ impl Backend for Embedded {
                 let stream = store.stream().await?;
                 let request = watch::WatchRequest {
                     progress_notify: true,
+                    no_put: request.deletes_only,
                     ..watch::WatchRequest::new(request.range.into(), start)
                 };
                 store.watch(stream.id, request).await?;

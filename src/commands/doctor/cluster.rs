@@ -250,6 +250,7 @@ pub(super) async fn auth(config: &Config, client: &Client, prefix: &str) -> Find
     let request = WatchRequest {
         range: KeyRange::prefix(prefix),
         start_revision: 0,
+        deletes_only: false,
     };
     let watching = async {
         let mut watch = client.open_watch(&request).await?;

@@ -132,6 +132,7 @@ impl Store {
         let request = WatchRequest {
             range: KeyRange::key(self.key.clone()),
             start_revision: revision + 1,
+            deletes_only: false,
         };
         let mut watch = self.v3.open_watch(&request).await?;
         loop {
