@@ -14,35 +14,23 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::api::{Backend, Error, Event, Header, KeyRange, KeyValue, ListRequest, Page};
 use super::api::{WatchMessage, WatchRequest, Watching};
-use super::client::key_behind;
 use super::config::{Config, LeaseTtl, Store};
 use super::record::Record;
 use super::skipped::Skipped;
 use super::snapshot::{Position, Snapshot};
 use super::store::Embedded;
-use super::tree::{Change, Keys, Tree};
+use super::tree::{Change, Tree};
 use crate::kit::clock::{self, Instant};
 use crate::kit::dnsfile::Span;
 use crate::kit::errors::SetupError;
 use crate::kit::metrics::Metrics;
 use crate::kit::setup::ServerSetup;
 
-/// Keys of the first page of a list.
-const PAGE_KEYS: u32 = 1000;
-/// Octets of JSON that later pages aim at, and keys at most. etcd 3.4 walks over all keys behind a page's start for each page, half a second
-/// for a million of them, so that small pages of a large prefix take minutes.
-const PAGE_OCTETS: usize = 8 << 20;
-const PAGE_KEYS_MAX: u32 = 65_536;
-/// Octets of JSON around a key and its value.
-const KEY_OVERHEAD: usize = 100;
 /// Keys that are taken into memory, some 4 GB of them; what comes after is left out, counted and logged.
 const KEYS_MAX: usize = 10_000_000;
 /// Between two looks at whether the member in use still answers.
@@ -56,16 +44,6 @@ const PROBES_ELSEWHERE_MAX: u32 = 5;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest: a cluster that is back is followed again within it, and a thousand servers cost it 200 requests a second until then.
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// Leases that are asked for at a time.
-const LEASES_AT_ONCE: usize = 32;
-/// For how long changes wait for their leases' times; the shortest TTL is used until they are known.
-const LEASES_PATIENCE: Duration = Duration::from_millis(100);
-/// The same, for all pages of a list together.
-const LEASES_PATIENCE_LIST: Duration = Duration::from_secs(3);
-/// For how long a lease's time is believed: a number may be granted again with another time.
-const LEASE_KNOWN: Duration = Duration::from_secs(3600);
-/// Keys remembered whose lease's time could not be had; the next complete list finds the others.
-const UNTIMED_MAX: usize = 100_000;
 /// The path of SkyDNS's configuration, which is no record.
 const CONFIG: &[u8] = b"config";
 /// For how long deletions from before a list are listened for: etcd reads its history at some 100,000 revisions a second.
@@ -608,186 +586,6 @@ impl Follower {
         Ok(())
     }
 
-    //--- Lists --------------------------------------------------------------------------------
-
-    /// With no quorum and nothing in memory, what one member knows is better than nothing.
-    async fn list_unconfirmed(&self, progress: &mut Progress) {
-        let mut listing = Listing::new(false);
-        while listing.is_under_way() {
-            match self.fetch(&mut listing, true).await {
-                Ok(page) => self.merge(progress, &mut listing, page).await,
-                Err(_) => return,
-            }
-        }
-        self.tree.set_loaded();
-        self.set_source(Source::Unconfirmed);
-        tracing::warn!(
-            "plugin/etcd: no majority of {} answers: serving what {} has, unconfirmed",
-            self.endpoints(),
-            self.backend.which()
-        );
-    }
-
-    fn spawn_page(&self, pages: &mut JoinSet<Result<Page, Error>>, listing: &Listing) {
-        let backend = Arc::clone(&self.backend);
-        let request = self.page_request(listing, false);
-        pages.spawn(async move { backend.list(request).await });
-    }
-
-    fn page_request(&self, listing: &Listing, serializable: bool) -> ListRequest {
-        let mut range = self.range();
-        if let Some(next) = &listing.next {
-            range.start = next.clone();
-        }
-        ListRequest {
-            limit: listing.limit,
-            revision: listing.revision,
-            serializable,
-            ..ListRequest::new(range)
-        }
-    }
-
-    async fn fetch(&self, listing: &mut Listing, serializable: bool) -> Result<Page, Error> {
-        loop {
-            let request = self.page_request(listing, serializable);
-            match self.backend.list(request).await {
-                Err(Error::TooLarge { .. }) if listing.limit > 1 => listing.shrink(),
-                page => return Ok(self.took(listing, page?)),
-            }
-        }
-    }
-
-    fn took(&self, listing: &mut Listing, page: Page) -> Page {
-        if listing.revision == 0 {
-            listing.revision = page.header.revision;
-        }
-        let octets = page.kvs.iter().map(|kv| kv.key.len() + kv.value.len());
-        // In base64 four octets stand for three.
-        let octets = octets.sum::<usize>() * 4 / 3 + KEY_OVERHEAD * page.kvs.len();
-        if let Some(each) = octets.checked_div(page.kvs.len()) {
-            let keys = u32::try_from(PAGE_OCTETS / each.max(1)).unwrap_or(PAGE_KEYS_MAX);
-            listing.limit = keys.clamp(1, listing.limit_max);
-        }
-        let last = page.kvs.last().filter(|_| page.more);
-        listing.next = last.map(|kv| key_behind(&kv.key));
-        page
-    }
-
-    /// Makes the part of the tree that a page covers equal to it.
-    async fn merge(&self, progress: &mut Progress, listing: &mut Listing, page: Page) {
-        let from = listing.from.clone();
-        let last = page.kvs.last().filter(|_| page.more);
-        let upto = last.and_then(|kv| self.path(&kv.key)).map(<[u8]>::to_vec);
-        listing.done = !page.more || page.kvs.is_empty();
-        listing.from = upto.clone();
-        let news = {
-            let keys = self.tree.keys();
-            self.differences(&keys, listing, &from, &upto, page.kvs)
-        };
-        let patience = listing.lease_patience;
-        let started = clock::now();
-        self.learn_leases(progress, news.puts.iter(), patience)
-            .await;
-        listing.lease_patience = patience.saturating_sub(clock::now() - started);
-        self.apply(news.gone);
-        let mut puts = news.puts;
-        while !puts.is_empty() {
-            let rest = puts.split_off(puts.len().min(APPLY_AT_ONCE));
-            let mut changes = Vec::new();
-            self.read_all(progress, puts, &mut changes);
-            self.apply(changes);
-            puts = rest;
-            // Other tasks of this thread have their turn.
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// What of a page is news, and what of the tree it does not have any more.
-    fn differences(
-        &self,
-        keys: &Keys,
-        listing: &Listing,
-        from: &Option<Vec<u8>>,
-        upto: &Option<Vec<u8>>,
-        kvs: Vec<KeyValue>,
-    ) -> News {
-        use std::ops::Bound;
-        let boxed = |path: &Vec<u8>| path.clone().into_boxed_slice();
-        let start = from
-            .as_ref()
-            .map_or(Bound::Unbounded, |path| Bound::Excluded(boxed(path)));
-        let end = upto
-            .as_ref()
-            .map_or(Bound::Unbounded, |path| Bound::Included(boxed(path)));
-        let mut known = keys.range((start, end)).peekable();
-        let mut news = News::default();
-        let mut gone = |path: &[u8], record: &Record| {
-            // What changed since the list's revision is not the list's to say.
-            if listing.replaced || record.revision <= listing.revision {
-                news.gone.push(Change {
-                    path: path.into(),
-                    record: None,
-                    revision: listing.revision,
-                });
-            }
-        };
-        for kv in kvs {
-            let Some(path) = self.path(&kv.key) else {
-                continue;
-            };
-            while let Some((known_path, record)) = known.next_if(|(known, _)| ***known < *path) {
-                gone(known_path, record);
-            }
-            let same = known.next_if(|(known, _)| ***known == *path);
-            let is_news = same
-                .is_none_or(|(_, record)| listing.replaced || record.revision < kv.mod_revision);
-            let is_gone_since = listing
-                .deleted
-                .get(path)
-                .is_some_and(|revision| *revision > kv.mod_revision);
-            if is_news && !is_gone_since {
-                news.puts.push(kv);
-            }
-        }
-        for (path, record) in known {
-            gone(path, record);
-        }
-        news
-    }
-
-    /// If a list is at its end, the tree is whole.
-    fn settle_listing(&self, progress: &mut Progress, listing: &mut Option<Listing>) {
-        let Some(done) = listing.take_if(|listing| listing.done) else {
-            return;
-        };
-        if progress.replaced {
-            progress.applied = done.revision;
-            progress.replaced = false;
-            self.tree.restart_serials();
-        }
-        progress.applied = progress.applied.max(done.revision);
-        self.meters.revision.set(progress.applied);
-        if progress.list_wanted {
-            self.set_source(Source::Live);
-        }
-        if !self.tree.is_loaded() {
-            tracing::info!(
-                "plugin/etcd: {} records at revision {} from {}",
-                self.tree.records(),
-                done.revision,
-                self.backend.which()
-            );
-        }
-        self.tree.set_loaded();
-        self.confirm(true);
-        if progress.list_wanted {
-            progress.list_wanted = false;
-            self.meters
-                .synced
-                .set(i64::from(self.lost_for() == Duration::ZERO));
-        }
-    }
-
     //--- The watch ----------------------------------------------------------------------------
 
     async fn hear(
@@ -948,148 +746,6 @@ impl Follower {
             changes = rest;
         }
     }
-
-    //--- Leases -------------------------------------------------------------------------------
-
-    /// Asks for the times of leases that are not known yet, as long as patience lasts; notes whose time stayed unknown.
-    async fn learn_leases(
-        &self,
-        progress: &mut Progress,
-        kvs: impl Iterator<Item = &KeyValue>,
-        patience: Duration,
-    ) {
-        let now = clock::now();
-        let mut wanted: HashMap<i64, Vec<Vec<u8>>> = HashMap::new();
-        for kv in kvs.filter(|kv| kv.lease != 0) {
-            let known = progress.leases.get(&kv.lease);
-            if known.is_none_or(|(_, since)| now.saturating_duration_since(*since) > LEASE_KNOWN) {
-                wanted.entry(kv.lease).or_default().push(kv.key.clone());
-            }
-        }
-        if wanted.is_empty() {
-            return;
-        }
-        let ids: Vec<i64> = wanted.keys().copied().collect();
-        for id in self.ask_leases(progress, &ids, patience).await {
-            wanted.remove(&id);
-        }
-        for (id, keys) in wanted {
-            if progress.untimed_keys < UNTIMED_MAX {
-                progress.untimed_keys += keys.len();
-                progress.untimed.entry(id).or_default().extend(keys);
-            }
-        }
-    }
-
-    /// Asks for leases, several at a time; returns those that are known now.
-    async fn ask_leases(
-        &self,
-        progress: &mut Progress,
-        ids: &[i64],
-        patience: Duration,
-    ) -> Vec<i64> {
-        let mut learnt = Vec::new();
-        let mut todo = ids.iter();
-        type Asking<'a> = BoxFuture<'a, (i64, Result<Option<super::api::Lease>, Error>)>;
-        let ask =
-            |id: i64| -> Asking<'_> { Box::pin(async move { (id, self.backend.lease(id).await) }) };
-        let mut asking: FuturesUnordered<Asking<'_>> = todo
-            .by_ref()
-            .take(LEASES_AT_ONCE)
-            .map(|id| ask(*id))
-            .collect();
-        let work = async {
-            while let Some((id, lease)) = asking.next().await {
-                let Ok(lease) = lease else { break };
-                // One that is gone takes its keys with it in a moment.
-                let granted = lease.map_or(Duration::ZERO, |lease| lease.granted);
-                let ttl = self.lease_ttl.of(granted);
-                progress.leases.insert(id, (ttl, clock::now()));
-                learnt.push(id);
-                if let Some(id) = todo.next() {
-                    asking.push(ask(*id));
-                }
-            }
-        };
-        // Out of patience is no failure: the rest is asked for later.
-        timeout(patience, work).await.ok();
-        learnt
-    }
-
-    /// Gives records the TTL of their lease that could not be had when they came.
-    async fn time_the_untimed(&self, progress: &mut Progress) {
-        if progress.untimed.is_empty() {
-            return;
-        }
-        let ids: Vec<i64> = progress.untimed.keys().copied().take(256).collect();
-        let learnt = self.ask_leases(progress, &ids, LEASES_PATIENCE).await;
-        for id in learnt {
-            let keys = progress.untimed.remove(&id).unwrap_or_default();
-            progress.untimed_keys = progress.untimed_keys.saturating_sub(keys.len());
-            for key in keys {
-                let request = ListRequest::new(KeyRange::key(key));
-                let Ok(Ok(page)) = timeout(LEASES_PATIENCE, self.backend.list(request)).await
-                else {
-                    return;
-                };
-                // A newer value than the watch has brought is not ours to bring forward.
-                let mut changes = Vec::new();
-                let kvs = page.kvs.into_iter();
-                let kvs = kvs.filter(|kv| kv.lease == id && kv.mod_revision <= progress.applied);
-                self.read_all(progress, kvs.collect(), &mut changes);
-                self.apply(changes);
-            }
-        }
-    }
-}
-
-/// A list under way.
-struct Listing {
-    // 0 until the first page says it.
-    revision: i64,
-    limit: u32,
-    limit_max: u32,
-    // The key that the next page starts with.
-    next: Option<Vec<u8>>,
-    // The path that the last page ended with.
-    from: Option<Vec<u8>>,
-    replaced: bool,
-    done: bool,
-    lease_patience: Duration,
-    deleted: HashMap<Vec<u8>, i64>,
-}
-
-impl Listing {
-    fn new(replaced: bool) -> Listing {
-        Listing {
-            revision: 0,
-            limit: PAGE_KEYS,
-            limit_max: PAGE_KEYS_MAX,
-            next: None,
-            from: None,
-            replaced,
-            done: false,
-            lease_patience: LEASES_PATIENCE_LIST,
-            deleted: HashMap::new(),
-        }
-    }
-
-    /// A page was larger than is read.
-    fn shrink(&mut self) {
-        self.limit /= 2;
-        self.limit_max = self.limit;
-    }
-
-    fn is_under_way(&self) -> bool {
-        !self.done
-    }
-}
-
-/// What a page brings.
-#[derive(Default)]
-struct News {
-    puts: Vec<KeyValue>,
-    gone: Vec<Change>,
 }
 
 /// A watch of what was deleted before a list.
@@ -1136,8 +792,12 @@ fn around(time: Duration) -> Duration {
     time.mul_f64(rand::random_range(0.8..1.0))
 }
 
+mod leases;
+mod listing;
 mod meters;
 #[cfg(test)]
 mod tests;
 
+use leases::LEASES_PATIENCE;
+use listing::Listing;
 use meters::{Meters, Source};

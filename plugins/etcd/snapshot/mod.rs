@@ -25,6 +25,8 @@ const OCTETS_MAX: u64 = 2 << 30;
 const EVERY: Duration = Duration::from_secs(10);
 /// Large ones are further apart: this times as long as the last one took to write.
 const PART_OF_TIME: u32 = 50;
+/// And so often if nothing has changed: how old it says it is should not be much more than how old it is.
+const AGAIN_AFTER: Duration = Duration::from_secs(3600);
 /// After one that could not be written.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// Records taken from the tree, or put into it, under one lock.
@@ -44,6 +46,8 @@ pub(super) struct Snapshot {
 
 struct Plan {
     next: Option<Instant>,
+    // When it is written again though nothing has changed; none: at once.
+    again: Option<Instant>,
     // The tree's changes when it was written last.
     changes: u64,
     // Where following stood when it was last asked whether one is due.
@@ -74,6 +78,7 @@ impl Snapshot {
             tree,
             plan: Mutex::new(Plan {
                 next: None,
+                again: None,
                 changes: 0,
                 position: None,
                 said: None,
@@ -161,8 +166,9 @@ impl Snapshot {
         let mut plan = self.plan();
         plan.position = Some(position);
         let now = clock::now();
+        let is_fresh = plan.again.is_some_and(|again| now < again);
         if plan.next.is_some_and(|next| now < next)
-            || plan.changes == self.tree.changes()
+            || (is_fresh && plan.changes == self.tree.changes())
             || self.is_writing.swap(true, Relaxed)
         {
             return;
@@ -200,6 +206,7 @@ impl Snapshot {
             Ok(taken) => {
                 let took = now.saturating_duration_since(started);
                 plan.next = Some(now + EVERY.max(took * PART_OF_TIME));
+                plan.again = Some(now + AGAIN_AFTER);
                 plan.changes = changes;
                 plan.said = None;
                 self.written.store(taken, Relaxed);
