@@ -890,9 +890,11 @@ fn figure(port: u16, name: &str) -> f64 {
 #[test]
 fn a_frozen_member_costs_no_record() {
     let folder = tempfile::tempdir().expect("a folder");
-    let cluster = Cluster::start(folder.path(), 3);
+    let mut cluster = Cluster::start(folder.path(), 3);
     let url = cluster.endpoints().join(",");
-    let agent = start(&url, &["--address=198.51.100.7", "--metrics=127.0.0.1:0"]);
+    let times = [("LEASE_TTL", "30s"), ("KEEPALIVE", "2s")];
+    let arguments = ["--address=198.51.100.7", "--metrics=127.0.0.1:0"];
+    let agent = start_with(&url, &arguments, &times);
     let line = agent.line("metrics are at http://127.0.0.1:");
     let port = line
         .rsplit(':')
@@ -911,8 +913,8 @@ fn a_frozen_member_costs_no_record() {
         got["kvs"][0]["create_revision"].as_i64()
     };
     let first = created(&cluster);
-    for member in &cluster.members {
-        member.signal("-STOP");
+    for member in 0..3 {
+        cluster.members[member].signal("-STOP");
         let renewed = || figure(port, "skeindns_register_lease_renewed_timestamp_seconds");
         for _ in 0..2 {
             let before = renewed();
@@ -920,7 +922,9 @@ fn a_frozen_member_costs_no_record() {
                 (renewed() > before).then_some(())
             });
         }
-        member.signal("-CONT");
+        // Killed, not woken: a leader of etcd 3.4.23 that wakes up revokes leases that are long another's to look after (etcd 15247).
+        cluster.members[member].end();
+        cluster.members[member] = cluster.member(member);
         cluster.wait();
     }
     assert_eq!(created(&cluster), first, "it was never away");
