@@ -46,7 +46,8 @@ pub(super) fn read(key: &str, octets: &[u8], base: &Settings) -> Result<Read, Ve
         vec![format!(
             "{key}:{}:{}: failed to unmarshal config: {what}; write an object like {{\"dns_addr\":\"127.0.0.1:53\"}}",
             error.line(),
-            error.column()
+            // What is found before anything has been read has column 0.
+            error.column().max(1)
         )]
     })?;
     let mut reader = Reader {
