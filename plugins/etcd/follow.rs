@@ -317,8 +317,8 @@ impl Follower {
         self.judge(progress, head).await?;
         let mut listing = None;
         let mut from = progress.applied + 1;
-        let mut past = None;
-        if progress.list_wanted {
+        let lists = progress.list_wanted;
+        if lists {
             let mut new = Listing::new(progress.replaced);
             let page = self.fetch(&mut new, false).await?;
             from = new.revision + 1;
@@ -332,9 +332,10 @@ impl Follower {
             self.settle_listing(progress, &mut listing);
         }
         let mut watch = self.watch(from).await?;
-        if progress.list_wanted || listing.is_some() {
-            past = self.look_back(from).await;
-        }
+        let mut past = match lists {
+            true => self.look_back(from).await,
+            false => None,
+        };
         let mut pages: JoinSet<Result<Page, Error>> = JoinSet::new();
         if let Some(listing) = &listing {
             self.spawn_page(&mut pages, listing);
