@@ -16,6 +16,9 @@ use crate::support::{PATIENCE, addresses, query};
 
 /// After that a query counts as not answered: a client's resolver has given up by then.
 const MISSING_AFTER: Duration = Duration::from_secs(5);
+/// Sockets, each with a buffer in the kernel: together they hold what comes while this process waits for its turn on a busy machine. A question
+/// is always asked through the same one, so that its answers come in order.
+const SOCKETS: usize = 8;
 /// Wrong answers that are described; the others are only counted.
 const EXAMPLES_MAX: usize = 5;
 
@@ -136,14 +139,17 @@ impl Load {
         questions: Vec<Question>,
         written: Arc<Vec<Written>>,
     ) -> Load {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
-        socket
-            .connect((Ipv4Addr::LOCALHOST, port))
-            .expect("loopback");
-        socket.set_nonblocking(true).expect("a socket");
+        let socket = |_| {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+            socket
+                .connect((Ipv4Addr::LOCALHOST, port))
+                .expect("loopback");
+            socket.set_nonblocking(true).expect("a socket");
+            socket
+        };
         let (counts, stop) = (Arc::default(), Arc::<AtomicBool>::default());
         let mut asking = Asking {
-            socket,
+            sockets: (0..SOCKETS).map(socket).collect(),
             questions,
             written,
             counts: Arc::clone(&counts),
@@ -176,7 +182,7 @@ impl Drop for Load {
 }
 
 struct Asking {
-    socket: UdpSocket,
+    sockets: Vec<UdpSocket>,
     questions: Vec<Question>,
     written: Arc<Vec<Written>>,
     counts: Arc<Mutex<Counts>>,
@@ -215,19 +221,21 @@ impl Asking {
         let packet = &mut self.questions[which].packet;
         packet[..2].copy_from_slice(&id.to_be_bytes());
         // A refused send (nobody listens) ends up as missing.
-        self.socket.send(packet).ok();
+        self.sockets[which % SOCKETS].send(packet).ok();
         self.under_way.insert(id, (which, Instant::now()));
         self.counts().asked += 1;
     }
 
     fn receive(&mut self) {
         let mut buffer = [0; 4096];
-        loop {
-            match self.socket.recv(&mut buffer) {
-                Ok(length) => self.judge(&mut buffer[..length]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // What an ICMP message says of an earlier send.
-                Err(_) => {}
+        for socket in 0..SOCKETS {
+            loop {
+                match self.sockets[socket].recv(&mut buffer) {
+                    Ok(length) => self.judge(&mut buffer[..length]),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    // What an ICMP message says of an earlier send.
+                    Err(_) => {}
+                }
             }
         }
     }
