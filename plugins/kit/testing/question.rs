@@ -71,7 +71,7 @@ impl Edns {
 impl Question {
     /// Reads `NAME TYPE [+…]`.
     ///
-    /// `+tcp +do +cd +ad +z +norec +edns[=VERSION] +bufsize=N +optz=FLAGS +nsid +cookie[=HEX] +ecs=NET/LEN +padding=N
+    /// `+tcp +do +cd +ad +tc +z +norec +edns[=VERSION] +bufsize=N +optz=FLAGS +nsid +cookie[=HEX] +ecs=NET/LEN +padding=N
     /// +opt=CODE:HEX +class=CH +opcode=N +id=N +6 +src=IP +dst=IP +cport=N +port=N +x5 +together=5`.
     pub fn parse(text: &str) -> Result<Question, String> {
         let mut words = text.split_whitespace();
@@ -174,6 +174,7 @@ impl Reading {
             "+z" => self.flags |= 0x0040,
             "+ad" => self.flags |= 0x0020,
             "+cd" => self.flags |= 0x0010,
+            "+tc" => self.flags |= 0x0200,
             "+opcode" => {
                 let opcode = Opcode(number(value)? as u8 & 15);
                 self.flags |= u16::from(opcode.0) << 11;
