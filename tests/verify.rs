@@ -525,3 +525,40 @@ fn wildcards_in_keys_and_a_zones_own_key() {
         );
     }
 }
+
+#[test]
+fn keys_in_the_v2_store() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start_with(dir.path(), 1, "http", &["--enable-v2".into()], &[]);
+    let url = cluster.endpoints().remove(0);
+    for (key, value, ttl) in [
+        ("org/example/x", r#"{"host":"10.0.0.1"}"#, ""),
+        ("org/example/y", r#"{"host":"10.0.0.2"}"#, "4000"),
+        (
+            "org/example/web/a",
+            r#"{"host":"10.0.0.3","port":80,"ttl":60}"#,
+            "50",
+        ),
+    ] {
+        let output = Command::new("curl")
+            .args([
+                "-sS",
+                "-XPUT",
+                "--data-urlencode",
+                &format!("value={value}"),
+                "-d",
+                &format!("ttl={ttl}"),
+            ])
+            .arg(format!("{url}/v2/keys/skydns/{key}"))
+            .output()
+            .expect("curl is installed");
+        assert!(text(&output).contains("\"action\":\"set\""), "{output:?}");
+    }
+    for options in ["api v2", "api v2\n  answers skydns"] {
+        let server = serve(dir.path(), &cluster, "skydns", options);
+        let output = verify(&server, &cluster, &["--all", "--verbose"]);
+        let report = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{report}");
+        assert!(report.contains("ok    web.example.org. SRV"), "{report}");
+    }
+}

@@ -360,7 +360,16 @@ async fn of_cluster(args: &Doctor, told: &Told, findings: &mut Vec<Findings>) ->
         findings.push(cluster::auth(&told.config, &client, &told.prefix).await);
     }
     if wants(args, "D06") {
-        findings.push(cluster::data(&told.config, &client, &endpoints, &told.prefix).await);
+        findings.push(
+            cluster::data(
+                &told.config,
+                &client,
+                &endpoints,
+                &told.prefix,
+                told.line.word("api"),
+            )
+            .await,
+        );
     }
     let v2 = endpoints
         .iter()

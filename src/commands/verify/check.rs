@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use indicatif::ProgressBar;
-use skein_plugins::etcd::{Client, Error};
+use skein_plugins::etcd::Error;
 
 use super::ask::{Asker, How, Question, Reply, Silence};
 use super::compare::{Outcome, Ttl, compare, show_expected, show_reply};
 use super::model::{Model, Zone};
-use super::state::State;
+use super::state::{State, Store};
 
 /// Questions in flight: enough to keep a server busy, too few to overflow a socket's buffer.
 pub(crate) const AT_ONCE: usize = 64;
@@ -69,7 +69,7 @@ impl From<Error> for Broken {
 
 /// Everything that checking needs.
 pub(crate) struct Checker<'c> {
-    pub(crate) client: &'c Client,
+    pub(crate) store: &'c Store,
     pub(crate) prefix: &'c str,
     pub(crate) zones: Vec<Zone>,
     pub(crate) how: How,
@@ -101,11 +101,11 @@ impl Checker<'_> {
             tokio::time::sleep(SETTLE).await;
             let first = match before.take() {
                 Some(state) => state,
-                None => State::read(self.client, self.prefix).await?,
+                None => State::read(self.store, self.prefix).await?,
             };
             self.round(&first.model, tasks, &todo, &mut checks, None)
                 .await?;
-            let second = State::read(self.client, self.prefix).await?;
+            let second = State::read(self.store, self.prefix).await?;
             if first.mark == second.mark {
                 break;
             }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use skein_plugins::etcd::{Client, Error};
+use skein_plugins::etcd::{Client, Error, V2Client};
 use skein_plugins::kit::options::parse_duration;
 use skein_plugins::kit::wire::{Name, Rtype};
 
@@ -37,7 +37,7 @@ use check::{Broken, Check, Checker, Task, Verdict};
 use compare::Ttl;
 use model::{Answers, Rules, Subtree, Zone};
 use report::Format;
-use state::State;
+use state::{Api, State, Store};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,6 +83,10 @@ pub(crate) struct Verify {
     /// What a name with records below it answers, as `subtree` in the Dnsfile; on without it
     #[arg(long, value_enum)]
     subtree: Option<Subtree>,
+
+    /// Which of etcd's two stores is read; the Dnsfile's, or auto without one
+    #[arg(long, value_enum)]
+    api: Option<Api>,
 
     /// Whose answers the server gives; recognized by its SOA record without this
     #[arg(long, value_enum)]
@@ -145,7 +149,10 @@ pub(crate) fn verify(args: &Verify, conf: Option<&Path>, port: u16) -> ExitCode 
 
 async fn run(args: &Verify, conf: Option<&Path>, port: u16) -> Result<Vec<Check>, Failure> {
     let settings = Settings::read(args, conf, port)?;
-    let state = State::read(&settings.client, &settings.prefix).await;
+    let (v3, v2) = settings.clients.clone();
+    let store = Store::choose(settings.api, v3, v2, &settings.prefix).await;
+    let store = store.map_err(|error| settings.etcd(&error))?;
+    let state = State::read(&store, &settings.prefix).await;
     let state = state.map_err(|error| settings.etcd(&error))?;
     let names = state.model.names();
     let mut zones = settings.zones.clone();
@@ -177,7 +184,7 @@ async fn run(args: &Verify, conf: Option<&Path>, port: u16) -> Result<Vec<Check>
         (false, names) => named(names, &zones, &types)?,
     };
     let checker = Checker {
-        client: &settings.client,
+        store: &store,
         prefix: &settings.prefix,
         zones,
         how: settings.how,
@@ -203,7 +210,8 @@ async fn run(args: &Verify, conf: Option<&Path>, port: u16) -> Result<Vec<Check>
 
 /// Where everything is.
 struct Settings {
-    client: Client,
+    api: Api,
+    clients: (Client, V2Client),
     prefix: String,
     how: How,
     zones: Vec<Zone>,
@@ -246,7 +254,13 @@ impl Settings {
             true => of_lines(args, &lines, &first)?,
         };
         Ok(Settings {
-            client: Client::new(&config).map_err(Failure::Usage)?,
+            api: args.api.unwrap_or(match first.word("api") {
+                Some("v2") => Api::V2,
+                Some("v3") => Api::V3,
+                None if conf.is_some() => Api::V3,
+                _ => Api::Auto,
+            }),
+            clients: Store::clients(&config).map_err(Failure::Usage)?,
             prefix,
             how: How {
                 server,

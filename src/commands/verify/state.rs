@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use futures_util::StreamExt;
-use skein_plugins::etcd::{Client, Error, KeyRange, KeyValue};
+use skein_plugins::etcd::{
+    Client, Config, Error, KeyRange, KeyValue, ListRequest, V2Client, V2Reply,
+};
 
 use super::model::{Key, Model};
 
@@ -17,15 +19,87 @@ pub(crate) struct State {
     pub(crate) mark: (i64, usize),
 }
 
+/// Which of etcd's two stores.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Api {
+    /// v3, and v2 if only it has keys
+    Auto,
+    V3,
+    V2,
+}
+
+/// A store to read.
+pub(crate) enum Store {
+    V3(Client),
+    V2(V2Client),
+}
+
+impl Store {
+    /// Chooses.
+    pub(crate) async fn choose(
+        api: Api,
+        v3: Client,
+        v2: V2Client,
+        prefix: &str,
+    ) -> Result<Store, Error> {
+        match api {
+            Api::V3 => return Ok(Store::V3(v3)),
+            Api::V2 => return Ok(Store::V2(v2)),
+            Api::Auto => {}
+        }
+        let first = ListRequest {
+            limit: 1,
+            keys_only: true,
+            ..ListRequest::new(KeyRange::prefix(prefix))
+        };
+        let error = match v3.range(&first).await {
+            Ok(page) if !page.kvs.is_empty() => return Ok(Store::V3(v3)),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        let listed = v2.list(prefix.trim_end_matches('/')).await;
+        let has = listed.is_ok_and(|reply| reply.iter().flat_map(V2Reply::values).next().is_some());
+        match (has, error) {
+            (true, _) => Ok(Store::V2(v2)),
+            (false, None) => Ok(Store::V3(v3)),
+            (false, Some(error)) => Err(error),
+        }
+    }
+
+    /// For both.
+    pub(crate) fn clients(config: &Config) -> Result<(Client, V2Client), String> {
+        Ok((Client::new(config)?, V2Client::new(config)?))
+    }
+}
+
 impl State {
     /// Reads everything.
-    pub(crate) async fn read(client: &Client, prefix: &str) -> Result<State, Error> {
-        let kvs = client.list(KeyRange::prefix(prefix)).await?;
-        let newest = kvs.iter().map(|kv| kv.mod_revision).max();
-        let mark = (newest.unwrap_or(0), kvs.len());
-        let keys = with_leases(client, prefix, kvs).await?;
-        let model = Model::new(keys);
-        Ok(State { model, mark })
+    pub(crate) async fn read(store: &Store, prefix: &str) -> Result<State, Error> {
+        let (newest, keys) = match store {
+            Store::V3(client) => {
+                let kvs = client.list(KeyRange::prefix(prefix)).await?;
+                let newest = kvs.iter().map(|kv| kv.mod_revision).max();
+                (newest, with_leases(client, prefix, kvs).await?)
+            }
+            Store::V2(client) => {
+                let reply = client.list(prefix.trim_end_matches('/')).await?;
+                let nodes = || reply.iter().flat_map(V2Reply::values);
+                let newest = nodes().map(|node| node.modified_index as i64).max();
+                let keys = nodes().filter_map(|node| {
+                    Some(Key {
+                        path: node.key.strip_prefix(prefix)?.as_bytes().to_vec(),
+                        value: node.value.clone().into_bytes(),
+                        // What was left when the server read it is not known here: at most the longest.
+                        lease: node.ttl.map(|_| u32::MAX),
+                    })
+                });
+                (newest, keys.collect())
+            }
+        };
+        Ok(State {
+            mark: (newest.unwrap_or(0), keys.len()),
+            model: Model::new(keys),
+        })
     }
 }
 
