@@ -312,24 +312,6 @@ pub(crate) fn is_askable(segment: &[u8]) -> bool {
             .any(|octet| octet.is_ascii_uppercase() || matches!(octet, b'.' | 0))
 }
 
-/// Whether a name is above reverse names (RFC 1035 §3.5, RFC 3596 §2.5): a part of an address. What is below it are other addresses.
-fn is_above_reverse(name: &[u8]) -> bool {
-    let labels: Vec<&[u8]> = labels(name).collect();
-    let octet = |label: &[u8]| {
-        let text = std::str::from_utf8(label).unwrap_or_default();
-        text.parse::<u8>()
-            .is_ok_and(|octet| octet.to_string() == text)
-    };
-    let nibble = |label: &[u8]| matches!(label, [b'0'..=b'9' | b'a'..=b'f']);
-    match labels.as_slice() {
-        [parts @ .., b"in-addr", b"arpa"] => {
-            parts.len() < 4 && parts.iter().all(|part| octet(part))
-        }
-        [parts @ .., b"ip6", b"arpa"] => parts.len() < 32 && parts.iter().all(|part| nibble(part)),
-        _ => false,
-    }
-}
-
 /// The address types that a host can be.
 fn address(host: &super::service::Host) -> Option<(Rtype, Vec<u8>)> {
     match host {
