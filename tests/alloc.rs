@@ -191,7 +191,7 @@ fn an_answer_of_hosts_allocates_nothing() {
 #[test]
 fn small_plugins_allocate_nothing() {
     let dnsfile = format!(
-        ". {{\n {AROUND} local\n any\n chaos\n header {{\n response set ra\n }}\n minimal\n whoami\n}}\n"
+        ". {{\n nsid one\n bufsize 900\n {AROUND} local\n any\n chaos\n header {{\n response set ra\n }}\n minimal\n whoami\n}}\n"
     );
     for question in [
         "localhost. A",
@@ -199,7 +199,7 @@ fn small_plugins_allocate_nothing() {
         "example.org. ANY",
         "version.bind. TXT +class=CH",
         "authors.bind. TXT +class=CH",
-        "example.org. A +do",
+        "example.org. A +do +nsid",
     ] {
         assert_eq!(allocations(&dnsfile, &[], question), Some(0), "{question}");
     }

@@ -246,19 +246,23 @@ impl Response {
         }
     }
 
-    /// Removes the options with this code.
+    /// Removes the options with this code. No allocation.
     pub fn remove_option(&mut self, code: u16) {
         let options = &mut self.slot_mut().options;
-        let mut kept = Vec::new();
-        let mut rest = options.as_slice();
-        while let Some((head, tail)) = rest.split_first_chunk::<4>() {
-            let len = usize::from(u16::from_be_bytes([head[2], head[3]])).min(tail.len());
-            if u16::from_be_bytes([head[0], head[1]]) != code {
-                kept.extend_from_slice(&rest[..4 + len]);
+        let mut at = 0;
+        while let Some([high, low, len_high, len_low]) = options
+            .get(at..)
+            .and_then(<[u8]>::first_chunk::<4>)
+            .copied()
+        {
+            let len = usize::from(u16::from_be_bytes([len_high, len_low]));
+            let end = (at + 4 + len).min(options.len());
+            if u16::from_be_bytes([high, low]) == code {
+                options.drain(at..end);
+            } else {
+                at = end;
             }
-            rest = &tail[len..];
         }
-        *options = kept;
     }
 
     /// Adds an Extended DNS Error (RFC 8914).
