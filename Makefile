@@ -23,9 +23,10 @@ build:
 	$(CARGO) build --release
 
 # Everything that CI does.
-test: test-packages check deny
+test: test-packages check deny cargo-deb
 	$(CARGO) test --workspace --no-fail-fast --features skein-plugins/testing
 	tests/static.sh
+	tests/deb.sh
 
 quick:
 	$(CARGO) fmt --all --check

@@ -78,7 +78,7 @@ fn answers_are_those_that_nsd_and_knot_agree_on() {
             });
         }
     }
-    println!("{queries} queries, seed {seed}; parts compared: {compared:?}");
+    eprintln!("{queries} queries, seed {seed}; parts compared: {compared:?}");
     assert!(
         failures.is_empty(),
         "{} differences (seed {seed}):\n{}",
