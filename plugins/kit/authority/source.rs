@@ -127,12 +127,23 @@ impl Source {
         by: By,
         registry: Arc<Registry>,
     ) {
+        let mut announced = self.serial();
         loop {
             tokio::time::sleep(every).await;
-            if self.look_and_tell(plugin, by).await {
+            self.look_and_tell(plugin, by).await;
+            // Another block may have this zone from this file too, and have looked before us.
+            let serial = self.serial();
+            if serial != announced {
+                announced = serial;
                 registry.announce();
             }
         }
+    }
+
+    /// The serial of the zone that stands there.
+    fn serial(&self) -> Option<u32> {
+        self.published
+            .read(|zone| zone.map(|zone| zone.soa().serial))
     }
 
     /// One look, told; whether there is a new version.

@@ -454,6 +454,10 @@ fn at(file: &Path, (place, what): Wrong) -> Fault {
 
 /// A regular file as a whole.
 fn whole(path: &Path) -> std::io::Result<Vec<u8>> {
+    // Before it is opened: opening a pipe waits for somebody who writes.
+    if !path.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
