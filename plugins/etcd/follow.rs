@@ -315,22 +315,11 @@ impl Follower {
             }
         };
         self.judge(progress, head).await?;
-        let mut listing = None;
-        let mut from = progress.applied + 1;
         let lists = progress.list_wanted;
-        if lists {
-            let mut new = Listing::new(progress.replaced);
-            let page = self.fetch(&mut new, false).await?;
-            from = new.revision + 1;
-            self.merge(progress, &mut new, page).await;
-            // Revisions of a replaced cluster cannot be compared with those in memory: first the list, then the watch.
-            while new.is_under_way() && progress.replaced {
-                let page = self.fetch(&mut new, false).await?;
-                self.merge(progress, &mut new, page).await;
-            }
-            listing = Some(new);
-            self.settle_listing(progress, &mut listing);
-        }
+        let (mut listing, mut from) = match lists {
+            true => self.first_list(progress).await?,
+            false => (None, progress.applied + 1),
+        };
         let mut watch = self.watch(from).await?;
         let mut past = match lists {
             true => self.look_back(from).await,
@@ -437,6 +426,22 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Reads a list as far as nothing may be heard before it; what is left of it, and the first revision that it does not have.
+    async fn first_list(&self, progress: &mut Progress) -> Result<(Option<Listing>, i64), Error> {
+        let mut new = Listing::new(progress.replaced);
+        let page = self.fetch(&mut new, false).await?;
+        let from = new.revision + 1;
+        self.merge(progress, &mut new, page).await;
+        // Revisions of a replaced cluster cannot be compared with those in memory: first the list, then the watch.
+        while new.is_under_way() && progress.replaced {
+            let page = self.fetch(&mut new, false).await?;
+            self.merge(progress, &mut new, page).await;
+        }
+        let mut listing = Some(new);
+        self.settle_listing(progress, &mut listing);
+        Ok((listing, from))
     }
 
     async fn watch(&self, from: i64) -> Result<Box<dyn Watching>, Error> {
