@@ -410,14 +410,7 @@ impl Follower {
                     if probes.is_empty() {
                         self.spawn_probe(&mut probes);
                     }
-                    self.sum_up_skipped();
-                    self.time_the_untimed(progress).await;
-                    if let (Some(snapshot), false) = (&self.snapshot, progress.list_wanted) {
-                        snapshot.write_if_due(Position {
-                            cluster: progress.cluster,
-                            revision: progress.applied,
-                        });
-                    }
+                    self.each_second(progress).await;
                     if listing.is_none() && clock::now() >= relist_at {
                         let new = Listing::new(false);
                         self.spawn_page(&mut pages, &new);
@@ -425,6 +418,18 @@ impl Follower {
                     }
                 }
             }
+        }
+    }
+
+    /// What is due now and then, whatever is heard.
+    async fn each_second(&self, progress: &mut Progress) {
+        self.sum_up_skipped();
+        self.time_the_untimed(progress).await;
+        if let (Some(snapshot), false) = (&self.snapshot, progress.list_wanted) {
+            snapshot.write_if_due(Position {
+                cluster: progress.cluster,
+                revision: progress.applied,
+            });
         }
     }
 
