@@ -18,6 +18,9 @@ use super::listener::Listener;
 /// How long anything here may take when the machine is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Starts of an etcd whose ports were taken.
+const STARTS_MAX: usize = 5;
+
 struct Process(Child);
 
 impl Drop for Process {
@@ -41,35 +44,25 @@ impl Pair {
     async fn start() -> Pair {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
-        let (process, etcd) = start_etcd(folder.path());
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client");
+        let (process, etcd) = started_etcd(&http, folder.path()).await;
         let store = Store::open(&folder.path().join("ours"))
             .await
             .expect("it opens");
         let listener = Arc::new(Listener::new((Ipv4Addr::LOCALHOST, 0).into()));
         let ours = format!("http://{}", listener.bind().expect("a port is free"));
         let task = tokio::spawn(async move { listener.serve(&store).await });
-        let pair = Pair {
-            http: reqwest::Client::builder()
-                .no_proxy()
-                .build()
-                .expect("a client"),
+        Pair {
+            http,
             etcd,
             ours,
             _etcd: process,
             _folder: folder,
             _task: task,
-        };
-        let end = tokio::time::Instant::now() + PATIENCE;
-        while pair
-            .post(&pair.etcd, "/v3/kv/range", r#"{"key":"YQ=="}"#)
-            .await
-            .is_none_or(|(status, ..)| status != 200)
-        {
-            assert!(tokio::time::Instant::now() < end, "etcd does not start");
-            // Not synchronisation: only the pace at which we look.
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        pair
     }
 
     async fn post(&self, base: &str, path: &str, body: &str) -> Option<(u16, String, String)> {
@@ -164,6 +157,31 @@ fn free_port() -> u16 {
         .and_then(|socket| socket.local_addr())
         .expect("loopback has ports")
         .port()
+}
+
+/// An etcd that answers. Another test may take a port between our look and its start: then it gets others.
+async fn started_etcd(http: &reqwest::Client, folder: &Path) -> (Process, String) {
+    for attempt in 0..STARTS_MAX {
+        let folder = folder.join(attempt.to_string());
+        std::fs::create_dir(&folder).expect("the folder is ours");
+        let (mut process, url) = start_etcd(&folder);
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while process.0.try_wait().ok().flatten().is_none() && tokio::time::Instant::now() < end {
+            let request = http
+                .post(format!("{url}/v3/kv/range"))
+                .body(r#"{"key":"YQ=="}"#);
+            let reply = request.timeout(Duration::from_secs(2)).send().await;
+            let is_etcd = |reply: &reqwest::Response| {
+                reply.headers().contains_key("grpc-metadata-content-type")
+            };
+            if reply.is_ok_and(|reply| reply.status() == 200 && is_etcd(&reply)) {
+                return (process, url);
+            }
+            // Not synchronisation: only the pace at which we look.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    panic!("etcd does not start");
 }
 
 fn start_etcd(folder: &Path) -> (Process, String) {
